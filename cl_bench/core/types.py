@@ -1,0 +1,130 @@
+"""The nouns: frozen values that walk through the house."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Raw inputs and labels. raw: uint8 [N, C, H, W]; y: int64 [N]."""
+
+    raw: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, index: Tensor) -> Examples:
+        return Examples(self.raw[index], self.y[index])
+
+    def to(self, device: torch.device) -> Examples:
+        return Examples(self.raw.to(device), self.y.to(device))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Examples]) -> Examples:
+        return Examples(torch.cat([part.raw for part in parts]), torch.cat([part.y for part in parts]))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's examples. allowed: bool [C] or [B, C], the logits that may win; None allows all.
+
+    task: the experience they belong to, int or int64 [B]; None where the stream does not tell.
+    """
+
+    raw: Tensor
+    y: Tensor
+    allowed: Tensor | None = None
+    task: int | Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What the learner sees between two looks at the clock. announced=False hides its boundary."""
+
+    index: int
+    name: str
+    train: Examples
+    classes: tuple[int, ...]
+    valid: Examples | None = None
+    announced: bool = True
+
+
+@dataclass(frozen=True)
+class Test:
+    """Held-out examples of one task, and the classes among which a told task chooses."""
+
+    data: Examples
+    classes: tuple[int, ...]
+    task: int
+    __test__ = False  # pytest collects nothing here
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Experiences in order and one test per task; num_classes is known before training."""
+
+    experiences: Sequence[Experience]
+    tests: Mapping[str, Test]
+    num_classes: int
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """[C, H, W] of the raw inputs."""
+        channels, height, width = self.experiences[0].train.raw.shape[1:]
+        return int(channels), int(height), int(width)
+
+    def seen(self, index: int) -> tuple[int, ...]:
+        """All classes of the experiences up to and including index."""
+        return tuple(sorted({c for e in self.experiences if e.index <= index for c in e.classes}))
+
+    def merged(self) -> Stream:
+        """Everything at once, the upper bound; it stands where the last experience stood."""
+        valid = [e.valid for e in self.experiences if e.valid is not None]
+        last = self.experiences[-1]
+        whole = Experience(
+            index=last.index,
+            name="joint",
+            train=Examples.concatenate([e.train for e in self.experiences]),
+            classes=self.seen(last.index),
+            valid=Examples.concatenate(valid) if valid else None,
+        )
+        return replace(self, experiences=(whole,))
+
+    def __str__(self) -> str:
+        lines = [f"stream of {len(self.experiences)} experiences, {self.num_classes} classes"]
+        for e in self.experiences:
+            held = 0 if e.valid is None else len(e.valid)
+            hidden = "" if e.announced else " (not announced)"
+            lines.append(f"  {e.index} {e.name}{hidden}: {_ranges(e.classes)}; {len(e.train)} train, {held} valid")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What an objective or a strategy says of a batch; outputs is what a memory would remember."""
+
+    loss: Tensor
+    outputs: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def plus(self, terms: Mapping[str, Tensor]) -> Output:
+        if not terms:
+            return self
+        return Output(self.loss + sum(terms.values()), self.outputs, {**self.parts, **terms})
+
+
+def _ranges(classes: Sequence[int]) -> str:
+    """(0, 1, 2, 5) -> 'classes 0-2,5'."""
+    runs: list[list[int]] = []
+    for c in sorted(classes):
+        if runs and runs[-1][1] == c - 1:
+            runs[-1][1] = c
+        else:
+            runs.append([c, c])
+    return "classes " + ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
