@@ -1,0 +1,90 @@
+"""All mistakes of a composed config at once, before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cl_bench.build import check, class_flag, nearest
+from cl_bench.core.errors import ConfigError
+from cl_bench.core.kinds import RULES
+from cl_bench.scenarios.sizes import task_sizes
+
+NODES = {  # node -> arguments that the program adds
+    "scenario": (),
+    "data": (),
+    "model": ("input_shape", "pretrained"),
+    "objective": (),
+    "strategy": (),
+    "view": (),
+    "probe": (),
+}
+SCALARS = {
+    "seed": "Whole",
+    "runtime.threads": "Whole",
+    "runtime.save_seconds": "NonNegative",
+    "runtime.device": "str",
+    "train.batch_size": "Count",
+    "train.renew_optimizer": "bool",
+    "look.batch_size": "Count",
+    "look.future": "bool",
+    "look.before": "bool",
+}
+CHOICES = {
+    "train.batch_norm": ("train", "frozen"),
+    "look.part": ("test", "valid"),
+    "runtime.precision": ("32-true", "64-true", "16-mixed", "bf16-mixed"),
+}
+OF_MODEL = ("init", "image_size", "channels")  # read by run.py, not by the backbone
+
+
+def problems(config: Mapping[str, Any]) -> list[str]:
+    allow = config["runtime"]["allow_targets"]
+    found = [p for name, given in NODES.items() for p in check(_node(config, name), name, allow, given)]
+    found += check(config["train"], "train", allow)
+    for path, rule in SCALARS.items():
+        words, kind, fits = RULES[rule]
+        value = _at(config, path)
+        kinds = (int, float) if kind is float else kind
+        if not isinstance(value, kinds) or (kind is not bool and isinstance(value, bool)) or (fits and not fits(value)):
+            found.append(f"{path}={value} is not allowed; give {words}")
+    for path, allowed in CHOICES.items():
+        if _at(config, path) not in allowed:
+            found.append(f"{path}={_at(config, path)} is not known; {nearest(str(_at(config, path)), allowed)}")
+    return found + list(_across(config))
+
+
+def _across(config: Mapping[str, Any]) -> Iterator[str]:
+    train, scenario, strategy = config["train"], config["scenario"], config["strategy"]
+    given = [name for name in ("epochs", "steps") if train[name] is not None]
+    if len(given) != 1 or not isinstance(train[given[0]], int) or train[given[0]] < 1:
+        yield f"train.epochs={train['epochs']} and train.steps={train['steps']}: give one of them a whole number of 1 or more, null to the other"
+    count = config["data"]["num_classes"]
+    if scenario["_target_"].endswith(".Split") and isinstance(count, int) and isinstance(scenario["tasks"], int | list):
+        try:
+            task_sizes(count, scenario["tasks"])
+        except ConfigError as error:
+            yield str(error)
+    if scenario.get("announced") is False:
+        parts = strategy.get("parts", {"": strategy})
+        names = [p["_target_"].rpartition(".")[2] for p in parts.values() if class_flag(p["_target_"], "needs_boundaries")]
+        if names:
+            yield f"{' and '.join(names)} needs task boundaries, which this scenario hides; use strategy=er or sequential, or scenario.announced=true"
+    init = config["model"]["init"]
+    if init not in ("scratch", "pretrained") and not Path(str(init)).expanduser().is_file():
+        yield f"model.init={init} is no file; give scratch, pretrained, or a .safetensors or .pth file"
+    if config["look"]["part"] == "valid" and not scenario["valid_fraction"]:
+        yield "look.part=valid needs held-out examples; set scenario.valid_fraction, for example 0.1"
+
+
+def _node(config: Mapping[str, Any], name: str) -> Any:
+    node = config[name]
+    return {k: v for k, v in node.items() if k not in OF_MODEL} if name == "model" else node
+
+
+def _at(config: Mapping[str, Any], path: str) -> Any:
+    value: Any = config
+    for key in path.split("."):
+        value = value[key]
+    return value

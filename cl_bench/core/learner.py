@@ -1,0 +1,92 @@
+"""The one thing that changes during a run: weights, optimizer, random numbers of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from cl_bench.core.schedule import Schedule
+from cl_bench.core.seeds import fold, reseed_global
+from cl_bench.core.types import Batch, Output
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from cl_bench.objectives.base import Objective
+
+View = Callable[[Tensor, torch.Generator | None], Tensor]  # raw bytes to network input; None draws nothing
+
+
+class Learner:
+    """Network, objective and optimizer of a run. The loop steps it; strategies ask it to teach."""
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        objective: Objective,
+        view: View,
+        make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        schedule: Schedule,
+        clip: float | None,
+        batch_norm: str,
+        fabric: Fabric,
+        seed: int,
+    ):
+        self.network, self.objective, self.view = network, objective, view
+        self.make_optimizer, self.schedule, self.clip = make_optimizer, schedule, clip
+        self.batch_norm, self.fabric, self.seed = batch_norm, fabric, seed
+        self.device = fabric.device
+        self.rng = torch.Generator()  # draws of the step, on the CPU: cheap to point anywhere
+        self.view_rng = torch.Generator(self.device)
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.masks: Tensor | None = None  # [T, C], row t = logits open to task t; None opens all
+        self.new_optimizer()
+
+    def new_optimizer(self) -> None:
+        self.optimizer = self.make_optimizer(self.parameters)
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def reseed(self, purpose: str, *place: int) -> None:
+        """Point every random number that follows at (seed, purpose, place)."""
+        number = fold(self.seed, purpose, *place)
+        self.rng.manual_seed(number)
+        self.view_rng.manual_seed(number)
+        reseed_global(number)
+
+    def train_mode(self, first_task: bool) -> None:
+        """Training mode; batch-norm statistics stand still after the first task where asked."""
+        self.network.train()
+        if self.batch_norm == "frozen" and not first_task:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def batch(self, raw: Tensor, y: Tensor, task: int | Tensor) -> Batch:
+        """A batch with the logits open to its task; task may differ per example, int64 [B]."""
+        return Batch(raw, y, None if self.masks is None else self.masks[task], task)
+
+    def teach(self, batch: Batch) -> Output:
+        """Loss of one batch, through fresh views."""
+        with self.fabric.autocast():
+            views = [self.view(batch.raw, self.view_rng) for _ in range(self.objective.num_views)]
+            return self.objective(self.network, views, batch)
+
+    def update(self, step: int, steps: int) -> None:
+        """Clip, set the rate, step."""
+        if self.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        factor = self.schedule(step, steps)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        self.optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,30 @@
+"""Learning-rate schedules: pure functions of the step, as a factor of the optimizer's own rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from cl_bench.core.kinds import Count, Fraction
+
+Schedule = Callable[[int, int], float]  # (step, steps of this task) -> factor
+
+
+class Constant:
+    """The optimizer's own rate throughout."""
+
+    def __call__(self, step: int, steps: int) -> float:
+        return 1.0
+
+
+class WarmupCosine:
+    """Linear warm-up over `warmup` steps, then a cosine to `final` times the rate (1608.03983)."""
+
+    def __init__(self, *, warmup: Count, final: Fraction):
+        self.warmup, self.final = warmup, final
+
+    def __call__(self, step: int, steps: int) -> float:
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(1, steps - self.warmup)
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))

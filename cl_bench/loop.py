@@ -1,0 +1,163 @@
+"""run() over experiences, learn() over steps: THE training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_bench import checkpoint
+from cl_bench.core.errors import Interrupted, RunError
+from cl_bench.core.learner import Learner
+from cl_bench.core.seeds import generator
+from cl_bench.core.types import Examples, Experience, Stream
+from cl_bench.folder import RunFolder
+from cl_bench.probes.readout import Probe, observe
+from cl_bench.progress import Progress
+from cl_bench.strategies.base import Strategy
+
+CHECK_EVERY = 50  # steps between two looks at the losses: each look waits for the device
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and in what portions an experience is learned; epochs or steps, never both."""
+
+    batch_size: int
+    epochs: int | None
+    steps: int | None
+    renew_optimizer: bool
+
+    def portions(self, count: int) -> list[int]:
+        """Batch sizes of an epoch; a last batch of one joins its neighbour, for batch norm cannot take it."""
+        full, rest = divmod(count, self.batch_size)
+        sizes = [self.batch_size] * full + [rest] * (rest > 0)
+        return sizes if rest != 1 or not full else [*sizes[:-2], sizes[-2] + 1]
+
+    def total(self, count: int) -> int:
+        return self.steps if self.steps is not None else (self.epochs or 0) * len(self.portions(count))
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Which held-out examples are looked at, when and by whom."""
+
+    held_out: Mapping[str, Examples]
+    probes: Mapping[str, Probe]
+    future: bool
+    before: bool
+    batch_size: int
+
+
+class Saver:
+    """Where the run stands on disk: at task ends, every save_seconds, and when asked to stop."""
+
+    def __init__(self, folder: RunFolder, identity: str, save_seconds: float, stop: Callable[[], int]):
+        self.folder, self.identity, self.save_seconds, self.stop = folder, identity, save_seconds, stop
+        self.last = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        return bool(self.stop()) or time.monotonic() - self.last >= self.save_seconds
+
+    def save(self, learner: Learner, strategy: Strategy, place: tuple[int, int]) -> None:
+        state = {"identity": self.identity, "place": place, "rows": len(self.folder.read_rows())}
+        checkpoint.save({**state, "learner": learner.state_dict(), "strategy": strategy.state_dict()}, self.folder.checkpoint)
+        self.last = time.monotonic()
+        if self.stop():
+            raise Interrupted(self.stop())
+
+    def restore(self, learner: Learner, strategy: Strategy) -> tuple[int, int]:
+        """(experiences done, steps done in the next); (0, 0) starts anew and drops rows nobody vouches for."""
+        if not self.folder.checkpoint.exists():
+            self.folder.cut(0)
+            return 0, 0
+        state: dict[str, Any] = checkpoint.load(self.folder.checkpoint, learner.device)
+        if state["identity"] != self.identity:
+            raise RunError(f"{self.folder.path} was begun on other data or start weights; delete it, or give this run a tag=<name>")
+        self.folder.cut(state["rows"])
+        learner.load_state_dict(state["learner"])
+        strategy.load_state_dict(state["strategy"])
+        return tuple(state["place"])  # type: ignore[return-value]
+
+
+def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks: Looks, saver: Saver, progress: Progress) -> None:
+    """Every experience once: learn, consolidate, look, save."""
+
+    def look(after: int) -> None:
+        with progress.phase("evaluate"):
+            found = observe(learner, stream, looks.held_out, after, looks.probes, future=looks.future, batch_size=looks.batch_size)
+            saver.folder.append(found)
+
+    done, step = saver.restore(learner, strategy)
+    if (done, step) == (0, 0) and looks.before:
+        saver.folder.cut(0)
+        look(-1)
+    for number, experience in enumerate(stream.experiences[done:], start=done):
+        begin = step if number == done else 0
+        learner.train_mode(first_task=number == 0)
+        if begin == 0 and experience.announced:
+            learner.reseed("before task", experience.index)
+            strategy.before_task(learner, experience)
+            if number and plan.renew_optimizer:
+                learner.new_optimizer()
+        with progress.phase("train"):
+            learn(learner, strategy, experience, plan, begin, number, saver, progress)
+        if experience.announced:
+            learner.reseed("after task", experience.index)
+            with progress.phase("after_task"):
+                strategy.after_task(learner, experience)
+        look(experience.index)
+        saver.save(learner, strategy, (number + 1, 0))
+
+
+def learn(
+    learner: Learner, strategy: Strategy, experience: Experience, plan: Plan, step: int, number: int, saver: Saver, progress: Progress
+) -> None:
+    """The steps of one experience, from `step` on."""
+    data, task = experience.train.to(learner.device), experience.index
+    portions = plan.portions(len(data))
+    total = plan.total(len(data))
+    pending: list[Tensor] = []
+    while step < total:
+        epoch, first = divmod(step, len(portions))
+        order = torch.randperm(len(data), generator=generator(learner.seed, "order", task, epoch)).to(learner.device)
+        progress.epoch(experience.name, epoch, math.ceil(total / len(portions)), min(len(portions), total - epoch * len(portions)), first)
+        for index in order.split(portions)[first : first + total - step]:
+            learner.reseed("step", task, step)
+            batch = learner.batch(data.raw[index], data.y[index], task)
+            output = strategy.loss(learner, batch)
+            learner.optimizer.zero_grad()
+            learner.fabric.backward(output.loss)
+            strategy.after_backward(learner)
+            learner.update(step, total)
+            strategy.after_step(learner, batch, output)
+            pending.append(output.loss.detach())
+            step += 1
+            if len(pending) == CHECK_EVERY or saver.due:
+                _check(pending, experience, epoch, step, progress)
+                if saver.due:
+                    saver.save(learner, strategy, (number, step))
+        _check(pending, experience, epoch, step, progress)
+        progress.end_epoch()
+
+
+def _check(pending: list[Tensor], experience: Experience, epoch: int, step: int, progress: Progress) -> None:
+    """Hand the losses since the last look to the progress line; stop at the first that is not finite."""
+    if not pending:
+        return
+    values = torch.stack(pending).double().cpu()
+    bad = (~values.isfinite()).nonzero()
+    if len(bad):
+        at = step - len(values) + int(bad[0])
+        raise RunError(
+            f"loss is {float(values[bad[0]])} in {experience.name}, epoch {epoch + 1}, step {at + 1}; "
+            f"lower train.optimizer.lr or the strategy's strength, or set train.clip; the last good save is kept"
+        )
+    progress.losses(values.tolist())
+    pending.clear()

@@ -1,0 +1,50 @@
+"""ResNets and vision transformers from timm, shaped to the data's own size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from cl_bench.core.errors import ConfigError
+from cl_bench.core.kinds import Count
+
+
+def resnet(*, input_shape: tuple[int, int, int], name: str, small_stem: bool | None, pretrained: bool) -> tuple[nn.Module, int]:
+    """(backbone, dim). The small stem is CIFAR's: 3 x 3, stride 1, no pooling; null takes it below 64 pixels."""
+    model = _create(name, pretrained, in_chans=input_shape[0])
+    if min(input_shape[1:]) < 64 if small_stem is None else small_stem:
+        width = model.conv1.out_channels
+        model.conv1 = nn.Conv2d(input_shape[0], width, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        model.maxpool = nn.Identity()
+    return model, model.num_features
+
+
+def vit(
+    *, input_shape: tuple[int, int, int], name: str, patch_size: Count | None, pretrained: bool, width: Count | None, depth: Count | None, heads: Count | None
+) -> tuple[nn.Module, int]:
+    """(backbone, dim). patch_size null gives at least 4 x 4 patches; width, depth, heads null keep the named model's."""
+    size = input_shape[1:]
+    patch = patch_size or next(p for bound, p in ((16, 2), (48, 4), (112, 8), (1 << 30, 16)) if min(size) < bound)
+    if size[0] % patch or size[1] % patch:
+        raise ConfigError(f"model.patch_size={patch} does not divide the image size {size[0]} x {size[1]}; set model.patch_size to a divisor")
+    shape = {"embed_dim": width, "depth": depth, "num_heads": heads}
+    settings = {key: value for key, value in shape.items() if value is not None}
+    model = _create(name, pretrained, in_chans=input_shape[0], img_size=size, patch_size=patch, **settings)
+    return model, model.num_features
+
+
+def _create(name: str, pretrained: bool, **settings: Any) -> Any:
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **settings)
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        reason = str(error).split("\n")[0][:120]
+        raise ConfigError(
+            f"model.init=pretrained: timm's weights of {name} cannot be had ({type(error).__name__}: {reason}); "
+            f"connect to the hub once, or use model.init=scratch or model.init=<file>"
+        ) from error

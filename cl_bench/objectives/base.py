@@ -1,0 +1,21 @@
+"""What ONE batch should teach, whatever came before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from cl_bench.core.types import Batch, Output, Stream
+
+
+class Objective(Protocol):
+    num_views: int
+    shares_logits: bool  # all tasks compete for the same logits
+
+    def head(self, dim: int, num_classes: int) -> nn.Module: ...
+
+    def masks(self, stream: Stream) -> Tensor | None: ...
+
+    def __call__(self, network: nn.Module, views: Sequence[Tensor], batch: Batch) -> Output: ...

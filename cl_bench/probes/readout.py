@@ -1,0 +1,72 @@
+"""One batched forward pass per test, shared by every probe. Probes observe and change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cl_bench.core.learner import Learner
+from cl_bench.core.types import Examples, Stream
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What the network says of one task's held-out examples after experience `after` (-1: before any).
+
+    features [N, D], logits [N, C], y [N]; classes: the task's own; seen: all classes up to now.
+    """
+
+    after: int
+    on: str
+    task: int
+    classes: tuple[int, ...]
+    seen: tuple[int, ...]
+    features: Tensor
+    logits: Tensor
+    y: Tensor
+
+
+class Probe(Protocol):
+    def __call__(self, readout: Readout) -> Mapping[str, Tensor | float]: ...
+
+
+@torch.inference_mode()
+def read(learner: Learner, data: Examples, batch_size: int) -> tuple[Tensor, Tensor]:
+    """(features [N, D], logits [N, C]) in evaluation mode; the mode before is restored."""
+    was_training = learner.network.training
+    learner.network.eval()
+    features, logits = [], []
+    for raw in data.raw.split(batch_size):
+        with learner.fabric.autocast():
+            f = learner.network.features(learner.view(raw.to(learner.device), None))
+            features.append(f)
+            logits.append(learner.network.head(f))
+    learner.network.train(was_training)
+    return torch.cat(features), torch.cat(logits)
+
+
+def observe(
+    learner: Learner, stream: Stream, held_out: Mapping[str, Examples], after: int, probes: Mapping[str, Probe], *, future: bool, batch_size: int
+) -> Iterator[dict[str, Any]]:
+    """Rows of every probe on every task learned so far (future: on all)."""
+    learner.reseed("probes", after)
+    learned = {e.index for e in stream.experiences if e.index <= after}
+    seen = stream.seen(after)
+    everything = any(e.name == "joint" for e in stream.experiences)
+    for on, test in stream.tests.items():
+        if not (future or everything or test.task in learned):
+            continue
+        features, logits = read(learner, held_out[on], batch_size)
+        y = held_out[on].y.to(logits.device)
+        readout = Readout(after, on, test.task, test.classes, seen, features, logits, y)
+        yield from rows(readout, probes)
+
+
+def rows(readout: Readout, probes: Mapping[str, Probe]) -> Iterable[dict[str, Any]]:
+    for probe in probes.values():
+        for metric, value in probe(readout).items():
+            yield {"after": readout.after, "on": readout.on, "metric": metric, "value": float(value)}

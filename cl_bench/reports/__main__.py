@@ -1,0 +1,59 @@
+"""Tables and plots of finished runs: python -m cl_bench.reports outputs/split_mnist [--by model strategy]."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cl_bench.core.errors import ConfigError
+from cl_bench.reports import collect, tables
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m cl_bench.reports", description="Compare finished runs.")
+    parser.add_argument("folders", nargs="+", type=Path, help="folders that hold runs at any depth")
+    parser.add_argument("--by", nargs="+", metavar="COLUMN", help=f"columns to group by: {', '.join(collect.AXES)}")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: report/ in the first folder)")
+    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="metrics of summary.csv to put in the table")
+    return parser.parse_args(arguments)
+
+
+def report(folders: Sequence[Path], by: Sequence[str] | None, out: Path, metrics: Sequence[str] | None) -> None:
+    """Read, write, print."""
+    runs = collect.read_runs(folders)
+    by = list(dict.fromkeys(by or tables.differing(runs)))
+    table = tables.comparison(runs, by, metrics)  # a misspelt column stops here, before a file is written
+    from cl_bench.reports import plots
+
+    out.mkdir(parents=True, exist_ok=True)
+    written = [*tables.write(runs, by, out, metrics), *plots.write(runs, by, out)]
+    tables.show(table)
+    merged = [axis for axis in tables.differing(runs) if axis not in by and runs[axis].nunique() > 1]
+    mixed = [axis for axis in merged if (runs.groupby(by)[axis].nunique() > 1).any()]
+    if mixed:
+        print(f"note: a group mixes runs that differ in {', '.join(mixed)}; add that to --by to part them.")
+    twice = int(runs.duplicated(list(collect.AXES)).sum())
+    if twice:
+        print(f"note: {twice} of the runs share name and seed with another run and count again; give fewer folders.")
+    unfinished = len(collect.find_folders(folders)[1])
+    if unfinished:
+        print(f"{unfinished} unfinished {'run' if unfinished == 1 else 'runs'} left out (no summary.csv).")
+    print(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}, {len(written)} files written to {out}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0, or 2 with one line that says what to change."""
+    options = parse(arguments)
+    try:
+        report(options.folders, options.by, options.out or options.folders[0] / "report", options.metrics)
+    except (ConfigError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

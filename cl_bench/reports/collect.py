@@ -1,0 +1,80 @@
+"""Run folders -> one data frame. Reads files only; summary.csv marks a finished run."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from cl_bench.core.errors import ConfigError
+
+AXES = ("scenario", "data", "model", "objective", "strategy", "tag", "seed")
+KINDS = ("class_il", "task_il")
+
+
+def find_folders(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Finished and unfinished run folders under the given paths, each once."""
+    missing = [str(path) for path in paths if not path.is_dir()]
+    if missing:
+        raise ConfigError(f"no such folder: {', '.join(missing)}. Give a folder of runs, such as outputs/.")
+    found = sorted({file.parent.resolve() for path in paths for file in path.rglob("config.yaml")})
+    finished = [folder for folder in found if (folder / "summary.csv").is_file()]
+    return finished, [folder for folder in found if folder not in set(finished)]
+
+
+def read_run(folder: Path) -> dict[str, object]:
+    """Name, parameters and summary metrics of one finished run."""
+    try:
+        name = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["name"]
+        axes = {axis: int(name[axis]) if axis == "seed" else str(name[axis]) for axis in AXES}
+        parameters = int(json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["parameters"])
+        metrics = pd.read_csv(folder / "summary.csv").set_index("metric")["value"].astype(float)
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"{folder} is not a readable run ({reason}). Repair it or move it away.") from error
+    return {**axes, "parameters": parameters, "folder": str(folder), **metrics.to_dict()}
+
+
+def read_runs(paths: Sequence[Path]) -> pd.DataFrame:
+    """One row a finished run: axes, parameters, folder, then every metric of its summary.csv."""
+    finished, unfinished = find_folders(paths)
+    if not finished:
+        given = ", ".join(str(path) for path in paths)
+        raise ConfigError(f"no finished runs under {given} ({len(unfinished)} unfinished). Let a run end first.")
+    return pd.DataFrame([read_run(folder) for folder in finished])
+
+
+def read_matrix(folder: Path, kind: str) -> pd.DataFrame | None:
+    """Accuracy after each experience (rows) on each task (columns); None where this kind was not evaluated."""
+    path = folder / f"accuracy_{kind}.csv"
+    if not path.is_file():
+        return None
+    matrix = pd.read_csv(path).set_index("after").astype(float).sort_index()
+    return matrix[matrix.index >= 0]
+
+
+def seen_accuracy(folder: Path, kind: str) -> pd.Series | None:
+    """Tasks learned -> mean accuracy in percent over the tasks seen so far, undefined if one was not evaluated."""
+    matrix = read_matrix(folder, kind)
+    if matrix is None:
+        return None
+    means = {after + 1: 100 * row.iloc[: after + 1].mean(skipna=False) for after, row in matrix.iterrows()}
+    return pd.Series(means, dtype=float).dropna()
+
+
+def metric_names(runs: pd.DataFrame) -> list[str]:
+    """Columns of read_runs that are metrics."""
+    return [name for name in runs.columns if name not in {*AXES, "parameters", "folder"}]
+
+
+def check_names(kind: str, given: Iterable[str], allowed: Sequence[str]) -> None:
+    """Stop at the first unknown name, with the nearest one and all that are allowed."""
+    for name in given:
+        if name not in allowed:
+            near = difflib.get_close_matches(name, allowed, 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(allowed)}.")

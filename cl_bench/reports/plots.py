@@ -1,0 +1,120 @@
+"""Runs -> figures, each as PNG and SVG: heat maps, accuracy over tasks, forgetting against size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+
+from cl_bench.reports.collect import KINDS, seen_accuracy
+from cl_bench.reports.heatmaps import accuracy_matrix
+from cl_bench.reports.tables import aggregate, ordered, title
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#56B4E9")  # Okabe and Ito, no yellow
+MARKERS = "osD^vPX*<>"
+LINES = ("-", "--", ":", "-.")
+STYLE: Any = {"font.size": 12, "axes.titlesize": 13, "axes.spines.top": False, "axes.spines.right": False,
+         "axes.grid": True, "grid.alpha": 0.3, "lines.linewidth": 2, "lines.markersize": 7,
+         "errorbar.capsize": 3, "svg.hashsalt": "cl_bench"}  # fmt: skip
+METRICS = tuple(f"{kind}_average_forgetting" for kind in KINDS)
+
+
+def groups(runs: pd.DataFrame, by: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
+    """Label and runs of each group, in the order of the table."""
+    return [(" · ".join(map(str, key)), group) for key, group in ordered(runs, by).groupby(list(by), sort=False)]
+
+
+def look(index: int) -> dict[str, Any]:
+    """Colour, marker and line of the index-th series; the line changes when the colours are used up."""
+    turn, colour = divmod(index, len(COLOURS))
+    return {"color": COLOURS[colour], "marker": MARKERS[index % len(MARKERS)], "linestyle": LINES[turn % len(LINES)]}
+
+
+def two_panels(ylabel: str, xlabel: str) -> tuple[Figure, dict[str, Axes]]:
+    """One panel a kind of evaluation with a common y axis."""
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    panels = dict(zip(KINDS, figure.subplots(1, len(KINDS), sharey=True), strict=True))
+    for kind, axes in panels.items():
+        axes.set(title=title(kind), xlabel=xlabel)
+    panels[KINDS[0]].set_ylabel(ylabel)
+    return figure, panels
+
+
+def finish(figure: Figure, panels: dict[str, Axes]) -> Figure:
+    """A legend outside of the axes, and a word in a panel without data."""
+    handles: dict[str, Artist] = {}
+    for axes in panels.values():
+        handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        if not axes.has_data():
+            axes.text(0.5, 0.5, "undefined for these runs", ha="center", transform=axes.transAxes, color="0.4")
+    if handles:
+        columns = -(-len(handles) // 18)  # a longer legend would be higher than the axes
+        width = 0.1 * max(map(len, handles)) + 0.8  # inches a legend column takes from the axes
+        figure.set_size_inches(9.5 + columns * width, 4.8)
+        figure.legend(list(handles.values()), list(handles), loc="outside right center", frameon=False, ncols=columns)
+    return figure
+
+
+def accuracy_over_tasks(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
+    """Average accuracy over the tasks seen so far; the band is one sample standard deviation over runs."""
+    figure, panels = two_panels("average accuracy over seen tasks (%)", "tasks learned")
+    for kind, axes in panels.items():
+        for index, (label, group) in enumerate(groups(runs, by)):
+            curves = [curve for folder in group["folder"] if (curve := seen_accuracy(Path(folder), kind)) is not None]
+            table = pd.concat(curves, axis=1) if curves else pd.DataFrame()
+            mean, std = table.mean(axis=1), table.std(axis=1, ddof=1).fillna(0)
+            if len(mean) == 1:  # a joint run is evaluated once, at the end
+                axes.errorbar(mean.index, mean, std, label=label, **look(index) | {"linestyle": "none"})
+            elif len(mean):
+                axes.plot(mean.index, mean, label=label, **look(index))
+                axes.fill_between(mean.index, mean - std, mean + std, color=look(index)["color"], alpha=0.18, lw=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return finish(figure, panels)
+
+
+def forgetting_vs_parameters(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
+    """Average forgetting against the number of parameters; models of one method are joined by a line."""
+    runs = runs.assign(**{name: np.nan for name in METRICS if name not in runs.columns})
+    sizes = runs.groupby(list(by), as_index=False)["parameters"].mean()
+    table = aggregate(runs, by, METRICS).merge(sizes, on=list(by)).rename(columns={"parameters": "size"})
+    series = [column for column in by if column not in ("model", "tag")]
+    if not series or table.duplicated([*series, "size"]).any():
+        series = list(by)
+    figure, panels = two_panels("average forgetting (percentage points)", "parameters")
+    for axes, metric in zip(panels.values(), METRICS, strict=True):
+        for index, (label, group) in enumerate(groups(table.sort_values("size"), series)):
+            group = group.dropna(subset=f"{metric}_mean")
+            mean, std = 100 * group[f"{metric}_mean"], 100 * group[f"{metric}_std"].fillna(0)
+            if len(mean):
+                axes.errorbar(group["size"], mean, std, label=label, **look(index))
+        axes.set(xscale="log", xlim=(table["size"].min() / 2, table["size"].max() * 2))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if np.ptp(np.log10(table["size"])) < 1.5 else (1,)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_locator(NullLocator())
+    return finish(figure, panels)
+
+
+def write(runs: pd.DataFrame, by: Sequence[str], out: Path) -> list[Path]:
+    """Draw everything; a group whose runs have no common matrix gets no heat map, and a note says so."""
+    written = []
+    with matplotlib.rc_context(STYLE):
+        figures = {draw.__name__: draw(runs, by) for draw in (accuracy_over_tasks, forgetting_vs_parameters)}
+        for label, group in groups(runs, by):
+            if figure := accuracy_matrix(label, group):
+                figures[f"accuracy_matrix_{re.sub('[^A-Za-z0-9.=_-]+', '_', label)}"] = figure
+            else:
+                print(f"note: no heat map for {label}: its runs have different tasks, or lack accuracy files.")
+        for name, figure in figures.items():
+            for suffix in ("png", "svg"):
+                written.append(out / f"{name}.{suffix}")
+                figure.savefig(written[-1], dpi=150, metadata={"Date": None} if suffix == "svg" else None)
+    return written

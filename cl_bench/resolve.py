@@ -1,0 +1,31 @@
+"""A composed config as plain values: names of data sets become their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cl_bench.build import nearest
+from cl_bench.core.errors import ConfigError
+
+OmegaConf.register_new_resolver("cl_join", lambda names: "+".join(map(str, names)), replace=True)
+OmegaConf.register_new_resolver("cl_when", lambda test, yes, no: yes if test else no, replace=True)
+
+
+def resolve(config: DictConfig, folders: Sequence[Path], named: bool = True) -> dict[str, Any]:
+    """named=False leaves out what only a Hydra job knows (the choices by name)."""
+    tree = config.copy()
+    OmegaConf.set_struct(tree, False)
+    if not named:
+        del tree["name"], tree["folder"]
+    names = OmegaConf.select(tree, "scenario.datasets")
+    if names is not None:
+        files = {file.stem: file for folder in folders for file in (folder / "data").glob("*.yaml")}
+        unknown = [n for n in names if n not in files]
+        if unknown:
+            raise ConfigError(f"scenario.datasets: {', '.join(unknown)} not known; {nearest(unknown[0], sorted(files))}")
+        tree["datasets"] = {n: OmegaConf.load(files[n]) for n in names}
+    return OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)  # type: ignore[return-value]

@@ -1,0 +1,154 @@
+"""config -> objects -> loop -> run folder; the only file that knows all rooms."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+import cl_bench
+from cl_bench.build import build
+from cl_bench.checks import OF_MODEL
+from cl_bench.core.errors import ConfigError
+from cl_bench.core.learner import Learner
+from cl_bench.core.seeds import fold, reseed_global
+from cl_bench.core.types import Examples, Stream
+from cl_bench.data.resident import Dataset
+from cl_bench.data.views import Resized
+from cl_bench.folder import RunFolder
+from cl_bench.loop import Looks, Plan, Saver, run
+from cl_bench.models.network import Network, load_weights
+from cl_bench.progress import Progress
+
+Config = Mapping[str, Any]
+
+
+def execute(config: Config, folder: RunFolder, stop: Callable[[], int]) -> list[str]:
+    """Train, look, write the folder; returns the names of the tasks. Nothing is on disk before all is built."""
+    started = time.perf_counter()
+    runtime = config["runtime"]
+    if runtime["threads"]:
+        torch.set_num_threads(runtime["threads"])
+    fabric = Fabric(accelerator=runtime["device"], devices=1, precision=runtime["precision"])
+    datasets, stream = make_stream(config)
+    original = stream
+    strategy = build(config["strategy"], runtime["allow_targets"])
+    stream = strategy.arrange(stream)
+    learner, weights = make_learner(config, stream, fabric)
+    strategy.prepare(learner, stream)
+    folder.claim(config)
+    try:
+        progress = Progress(folder.path / "run.log", runtime["progress"])
+        progress.say(str(stream))
+        parameters = sum(p.numel() for p in learner.network.parameters())
+        progress.say(f"{config['name']['model']}: {parameters:,} parameters; {weights['text']}")
+        plan = Plan(**{key: config["train"][key] for key in ("batch_size", "epochs", "steps", "renew_optimizer")})
+        look = config["look"]
+        looks = Looks(held_out(original, look["part"]), build(config["probe"], runtime["allow_targets"]), look["future"], look["before"], look["batch_size"])
+        data_sums = {d.name: d.checksum for d in datasets}
+        saver = Saver(folder, f"{data_sums} {weights['sha256']}", runtime["save_seconds"], stop)
+        if folder.checkpoint.exists():
+            progress.say(f"resuming {folder.path}")
+        run(learner, strategy, stream, plan, looks, saver, progress)
+        if runtime["save_backbone"]:
+            save_backbone(learner, folder.path / "backbone.safetensors")
+        seconds = {"whole": time.perf_counter() - started, **progress.seconds}
+        folder.finish(list(original.tests), provenance(data_sums, weights, parameters, seconds, fabric))
+    finally:
+        folder.release()
+    return list(original.tests)
+
+
+def make_stream(config: Config) -> tuple[list[Dataset], Stream]:
+    """The data sets and the tasks cut from them."""
+    allow = config["runtime"]["allow_targets"]
+    scenario = build(config["scenario"], allow)
+    if "datasets" in config:
+        several = {name: build(node, allow)() for name, node in config["datasets"].items()}
+        return list(several.values()), scenario(several)
+    dataset = build(config["data"], allow)()
+    return [dataset], scenario(dataset)
+
+
+def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learner, dict[str, str | None]]:
+    """Network with its first weights, and everything a step needs."""
+    allow, model, train = config["runtime"]["allow_targets"], config["model"], config["train"]
+    channels, height, width = stream.input_shape
+    size = model["image_size"]
+    shape = (model["channels"] or channels, size or height, size or width)
+    reseed_global(fold(config["seed"], "initial weights"))
+    node = {k: v for k, v in model.items() if k not in OF_MODEL}
+    objective = build(config["objective"], allow)
+    backbone, dim = build(node, allow, input_shape=shape, pretrained=model["init"] == "pretrained")
+    weights: dict[str, str | None] = {"init": str(model["init"]), "sha256": None, "text": f"weights: {model['init']}"}
+    if model["init"] not in ("scratch", "pretrained"):
+        weights["sha256"], weights["text"] = load_weights(backbone, Path(model["init"]).expanduser())
+    view = build(config["view"], allow)
+    if size is not None or model["channels"] is not None:
+        view = Resized(view, model["channels"], size)
+    dtype = torch.float64 if config["runtime"]["precision"] == "64-true" else torch.float32
+    torch.set_default_dtype(dtype)
+    learner = Learner(
+        network=Network(backbone, objective.head(dim, stream.num_classes)).to(fabric.device, dtype),
+        objective=objective,
+        view=view,
+        make_optimizer=build(train["optimizer"], allow),
+        schedule=build(train["schedule"], allow),
+        clip=train["clip"],
+        batch_norm=train["batch_norm"],
+        fabric=fabric,
+        seed=config["seed"],
+    )
+    masks = objective.masks(stream)
+    learner.masks = None if masks is None else masks.to(fabric.device)
+    return learner, weights
+
+
+def held_out(stream: Stream, part: str) -> dict[str, Examples]:
+    """What probes look at: test examples, or those held out of training, for choosing settings."""
+    if part == "test":
+        return {name: test.data for name, test in stream.tests.items()}
+    valid = {e.index: e.valid for e in stream.experiences}
+    chosen = {name: valid[test.task] for name, test in stream.tests.items()}
+    empty = [name for name, examples in chosen.items() if examples is None]
+    if empty:
+        raise ConfigError(f"look.part=valid: {', '.join(empty)} has no held-out examples; raise scenario.valid_fraction")
+    return {name: examples for name, examples in chosen.items() if examples is not None}
+
+
+def save_backbone(learner: Learner, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    backbone = learner.network.get_submodule("backbone")
+    partial = path.with_name(path.name + ".partial")
+    save_file({k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}, partial)
+    partial.replace(path)
+
+
+def provenance(data: Mapping[str, str], weights: Mapping[str, Any], parameters: int, seconds: Mapping[str, float], fabric: Fabric) -> dict[str, Any]:
+    """What one needs to know to believe the numbers."""
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(cl_bench.__file__).parent, capture_output=True, text=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "command": sys.argv[1:],
+        "cl_bench": cl_bench.__version__,
+        "commit": git.stdout.strip() or None,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "device": torch.cuda.get_device_name() if fabric.device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "data": dict(data),
+        "weights": {k: v for k, v in weights.items() if k != "text"},
+        "parameters": parameters,
+        "seconds": {k: round(v, 3) for k, v in seconds.items()},
+        "peak_memory_mib": round(peak),
+    }
+
+

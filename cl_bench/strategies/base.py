@@ -1,0 +1,57 @@
+"""What a method may do, and when. A method returns a loss; the loop owns the step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from cl_bench.core.learner import Learner
+from cl_bench.core.types import Batch, Experience, Output, Stream
+
+
+class Strategy:
+    """Plain fine-tuning; a method overrides the moments it needs."""
+
+    needs_boundaries: ClassVar[bool] = False
+    remembers: tuple[str, ...] = ()  # attributes (tensors, numbers) that a restart needs
+
+    def arrange(self, stream: Stream) -> Stream:
+        """Another order of the same experiences (joint)."""
+        return stream
+
+    def prepare(self, learner: Learner, stream: Stream) -> None:
+        """Allocate everything; shapes never change afterwards."""
+
+    def before_task(self, learner: Learner, task: Experience) -> None:
+        """Announced tasks only."""
+
+    def after_task(self, learner: Learner, task: Experience) -> None:
+        """Announced tasks only."""
+
+    def loss(self, learner: Learner, batch: Batch) -> Output:
+        output = learner.teach(batch)
+        return output.plus(self.terms(learner, batch, output))
+
+    def terms(self, learner: Learner, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        """Named losses on top of the task's own."""
+        return {}
+
+    def after_backward(self, learner: Learner) -> None:
+        """Gradients are there, the step is not yet taken."""
+
+    def after_step(self, learner: Learner, batch: Batch, output: Output) -> None:
+        """The step is taken: fill a memory."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.remembers}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in self.remembers:
+            value = state[name]
+            if isinstance(value, Tensor):
+                getattr(self, name).copy_(value)  # in place: it may be a view of another tensor
+            else:
+                setattr(self, name, value)
+

@@ -1,0 +1,56 @@
+"""Strategies that add terms, added up: neither sees or spoils the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from cl_bench.core.errors import ConfigError
+from cl_bench.core.learner import Learner
+from cl_bench.core.types import Batch, Experience, Output, Stream
+from cl_bench.strategies.base import Strategy
+
+
+class Compose(Strategy):
+    """parts: name -> strategy; each must leave `loss` and `arrange` alone, for two of those cannot both be right."""
+
+    def __init__(self, *, parts: Mapping[str, Strategy]):
+        self.parts = dict(parts)
+        for name, part in self.parts.items():
+            if type(part).loss is not Strategy.loss or type(part).arrange is not Strategy.arrange:
+                raise ConfigError(f"strategy.parts.{name} ({type(part).__name__}) does more than add terms; compose term-adders such as ewc and er")
+
+    def prepare(self, learner: Learner, stream: Stream) -> None:
+        for part in self.parts.values():
+            part.prepare(learner, stream)
+
+    def before_task(self, learner: Learner, task: Experience) -> None:
+        for part in self.parts.values():
+            part.before_task(learner, task)
+
+    def after_task(self, learner: Learner, task: Experience) -> None:
+        for part in self.parts.values():
+            part.after_task(learner, task)
+
+    def terms(self, learner: Learner, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        found = [part.terms(learner, batch, output) for part in self.parts.values()]
+        names = [name for terms in found for name in terms]
+        assert len(names) == len(set(names)), f"two parts name a term alike: {names}"
+        return {name: term for terms in found for name, term in terms.items()}
+
+    def after_backward(self, learner: Learner) -> None:
+        for part in self.parts.values():
+            part.after_backward(learner)
+
+    def after_step(self, learner: Learner, batch: Batch, output: Output) -> None:
+        for part in self.parts.values():
+            part.after_step(learner, batch, output)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])

@@ -1,0 +1,108 @@
+"""Sums of squared per-example gradients without a pass per example.
+
+For a Linear layer the gradient of example n is g_n a_n^T, so its square summed over n is
+(G*G)^T (A*A): one product of matrices. Convolutions and token-wise layers sum over places first,
+norm layers have one product per channel. Parameters of other modules, and of modules called twice
+in one forward pass, take torch.func's vmap(grad); the numbers are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+Choose = Callable[[Tensor], list[tuple[Tensor, Tensor]]]  # log p [B, C] -> (class [B], weight [B]) pairs
+PLACES_BYTES = 1 << 26  # per-example matrices of token and convolution layers are made 64 MiB at a time
+
+
+class SquaredGradients:
+    """Call with images [B, ...]; returns sum_n sum_(c, w) w_n (d log p(c_n|x_n)/d theta)^2, flat [P]."""
+
+    def __init__(self, network: nn.Module, parameters: Sequence[Tensor]):
+        self.network, self.parameters = network, parameters
+        wanted = {id(p) for p in parameters}
+        self.layers = [m for m in network.modules() if _reads(m) and any(id(p) in wanted for p in m.parameters(recurse=False))]
+
+    def __call__(self, images: Tensor, log_p: Callable[[Tensor], Tensor], choose: Choose) -> Tensor:
+        calls, scores = self._record(images, log_p)
+        twice = {id(m) for i, (m, _, _) in enumerate(calls) if any(m is other for other, _, _ in calls[:i])}
+        if twice:
+            self.layers = [m for m in self.layers if id(m) not in twice]
+            return self(images, log_p, choose)
+        total = {id(p): torch.zeros_like(p) for p in self.parameters}
+        outputs = [output for _, _, output in calls]
+        targets = choose(scores)
+        for classes, weight in targets if outputs else []:
+            goal = (weight.sqrt() * scores.gather(1, classes[:, None]).squeeze(1)).sum()
+            for (module, given, _), g in zip(calls, torch.autograd.grad(goal, outputs, retain_graph=True), strict=True):
+                for parameter, square in _squares(module, given, g):
+                    if id(parameter) in total:
+                        total[id(parameter)] += square
+        self._add_rest(total, images, log_p, targets)
+        return torch.cat([total[id(p)].reshape(-1) for p in self.parameters])
+
+    def _record(self, images: Tensor, log_p: Callable[[Tensor], Tensor]) -> tuple[list[tuple[nn.Module, Tensor, Tensor]], Tensor]:
+        calls: list[tuple[nn.Module, Tensor, Tensor]] = []
+
+        def note(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            calls.append((module, given[0].detach(), output))
+            return output.clone()  # an activation in place must not touch the output that is differentiated
+
+        hooks = [module.register_forward_hook(note) for module in self.layers]
+        try:
+            return calls, log_p(self.network(images))
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _add_rest(self, total: dict[int, Tensor], images: Tensor, log_p: Callable[[Tensor], Tensor], targets: list[tuple[Tensor, Tensor]]) -> None:
+        covered = {id(p) for m in self.layers for p in m.parameters(recurse=False)}
+        rest = {n: p for n, p in self.network.named_parameters() if id(p) in total and id(p) not in covered}
+        if not rest:
+            return
+        fixed = {n: p.detach() for n, p in self.network.named_parameters() if n not in rest}
+
+        def score(moving: dict[str, Tensor], image: Tensor, c: Tensor) -> Tensor:
+            return log_p(functional_call(self.network, {**fixed, **moving}, (image[None],)))[0].gather(0, c[None])[0]
+
+        per_example = vmap(grad(score), in_dims=(None, 0, 0), chunk_size=64, randomness="same")
+        for classes, weight in targets:
+            found = per_example({n: p.detach() for n, p in rest.items()}, images, classes)
+            for name, parameter in rest.items():
+                total[id(parameter)] += torch.einsum("n,n...->...", weight, found[name].square())
+
+
+def _reads(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | nn.LayerNorm | nn.BatchNorm1d | nn.BatchNorm2d) or (
+        isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    )
+
+
+def _squares(module: nn.Module, given: Tensor, g: Tensor) -> list[tuple[Tensor | None, Tensor]]:
+    """(parameter, squared gradients summed over examples) from a layer's input and output gradient."""
+    bias = getattr(module, "bias")  # noqa: B009 - nn.Module's attributes are untyped
+    weight = getattr(module, "weight")  # noqa: B009
+    if isinstance(module, nn.Conv2d):
+        given = F.unfold(given, module.kernel_size, module.dilation, module.padding, module.stride).transpose(1, 2)
+        g = g.flatten(2).transpose(1, 2)  # [B, places, out]
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        if g.dim() == 2:
+            return [(weight, g.square().t() @ given.square()), (bias, g.square().sum(0))]
+        given, g = given.flatten(1, -2), g.flatten(1, -2)
+        square = torch.zeros_like(weight).flatten(1)
+        block = max(1, PLACES_BYTES // (square.numel() * square.element_size()))
+        for a, b in zip(given.split(block), g.split(block), strict=True):
+            square += torch.bmm(b.transpose(1, 2), a).square_().sum(0)
+        return [(weight, square.view_as(weight)), (bias, g.sum(1).square().sum(0))]
+    if isinstance(module, nn.LayerNorm):
+        plain = F.layer_norm(given, module.normalized_shape, None, None, module.eps)
+        places = tuple(range(1, g.dim() - len(module.normalized_shape)))
+    else:
+        plain = F.batch_norm(given, module.running_mean, module.running_var, None, None, False, 0.0, module.eps)
+        places = tuple(range(2, g.dim()))
+    by_example = [(weight, g * plain), (bias, g)]
+    return [(p, (x.sum(places) if places else x).square().sum(0)) for p, x in by_example]

@@ -1,0 +1,171 @@
+"""Reports on small made-up run folders: numbers by hand, files, and one-line errors."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from cl_bench.reports import collect, heatmaps, tables
+from cl_bench.reports.__main__ import main
+
+MATRIX = "after,task0,task1\n-1,0.1,0.1\n0,0.9,\n1,0.5,0.7\n"
+
+
+def make_run(root: Path, strategy: str, seed: int, accuracy: float | None, matrix: str = MATRIX, **name: str) -> Path:
+    """A finished run; accuracy None gives an undefined value."""
+    full = {"scenario": "split", "data": "mnist", "model": "mlp", "objective": "supervised", "tag": "base", **name}
+    full |= {"strategy": strategy, "seed": str(seed)}
+    folder = root / f"{full['scenario']}_{full['data']}" / full["model"] / strategy / full["tag"] / f"seed{seed}"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"name": full}))
+    (folder / "provenance.json").write_text(json.dumps({"parameters": 89610}))
+    value = "" if accuracy is None else accuracy
+    rows = ["metric,value", f"class_il_average_accuracy,{value}", "class_il_average_forgetting,0.4"]
+    rows += ["task_il_average_accuracy,0.9", "task_il_average_forgetting,"]
+    (folder / "summary.csv").write_text("\n".join(rows) + "\n")
+    for kind in collect.KINDS:
+        (folder / f"accuracy_{kind}.csv").write_text(matrix)
+    return folder
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    """Three seeds of er, one of joint (a single row), one unfinished run."""
+    root = tmp_path / "outputs"
+    for seed, accuracy in enumerate((0.2, 0.4, 0.9)):
+        make_run(root, "er", seed, accuracy)
+    make_run(root, "joint", 0, 0.95, "after,task0,task1\n1,0.9,1.0\n")
+    (make_run(root, "si", 0, 0.3) / "summary.csv").unlink()
+    return root
+
+
+def test_mean_and_sample_std_by_hand(outputs: Path) -> None:
+    runs = collect.read_runs([outputs])
+    assert len(runs) == 4 and runs["parameters"].tolist() == [89610] * 4
+    numbers = tables.aggregate(runs, ["strategy"]).set_index("strategy")
+    assert numbers.loc["er", "class_il_average_accuracy_mean"] == pytest.approx(0.5)
+    # deviations -0.3, -0.1, 0.4: squares sum to 0.26, over n - 1 = 2
+    assert numbers.loc["er", "class_il_average_accuracy_std"] == pytest.approx(math.sqrt(0.13))
+    assert numbers.loc["er", "n"] == 3 and numbers.loc["joint", "n"] == 1
+    table = tables.comparison(runs, ["strategy"]).set_index("strategy")
+    assert table.loc["er", "class_il_average_accuracy"] == "0.5000 ± 0.3606"
+    assert table.loc["joint", "class_il_average_accuracy"] == "0.9500"
+    assert table.loc["er", "task_il_average_forgetting"] == ""
+
+
+def test_undefined_value_lowers_the_stated_count(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.2, 0.4, None)):
+        make_run(tmp_path, "er", seed, accuracy)
+    table = tables.comparison(collect.read_runs([tmp_path]), ["strategy"])
+    assert table["class_il_average_accuracy"].tolist() == ["0.3000 ± 0.1414 (n=2)"]
+    assert table["n"].tolist() == [3]
+
+
+def test_columns_of_the_group_are_those_that_differ(outputs: Path) -> None:
+    runs = collect.read_runs([outputs])
+    assert tables.differing(runs) == ["strategy"]
+    assert tables.differing(runs[runs["strategy"] == "er"]) == ["strategy"]
+    make_run(outputs, "er", 0, 0.5, model="cnn")
+    assert tables.differing(collect.read_runs([outputs])) == ["model", "strategy"]
+
+
+def test_numbers_in_names_sort_by_value(tmp_path: Path) -> None:
+    for tag in ("w128", "w32", "w1024"):
+        make_run(tmp_path, "er", 0, 0.5, tag=tag)
+    assert tables.comparison(collect.read_runs([tmp_path]), ["tag"])["tag"].tolist() == ["w32", "w128", "w1024"]
+
+
+def test_overlapping_folders_count_a_run_once(outputs: Path) -> None:
+    assert len(collect.read_runs([outputs, outputs / "split_mnist"])) == 4
+
+
+def test_curves_and_matrices_by_hand(outputs: Path) -> None:
+    runs = collect.read_runs([outputs])
+    er = runs[runs["strategy"] == "er"]
+    matrix = heatmaps.mean_matrix(er, "class_il")
+    assert matrix is not None and matrix.index.tolist() == [0, 1]  # the row before training is left out
+    assert matrix.iloc[1].tolist() == pytest.approx([50, 70]) and math.isnan(matrix.iat[0, 1])
+    curve = collect.seen_accuracy(Path(er["folder"].iloc[0]), "class_il")
+    assert curve is not None and curve.to_dict() == pytest.approx({1: 90, 2: 60})
+    joint = collect.seen_accuracy(Path(runs[runs["strategy"] == "joint"]["folder"].iloc[0]), "class_il")
+    assert joint is not None and joint.to_dict() == pytest.approx({2: 95})
+
+
+def test_matrices_of_different_tasks_are_not_averaged(tmp_path: Path) -> None:
+    make_run(tmp_path, "er", 0, 0.5)
+    make_run(tmp_path, "er", 1, 0.5, MATRIX.replace("task1", "other"))
+    assert heatmaps.mean_matrix(collect.read_runs([tmp_path]), "class_il") is None
+
+
+def test_doubtful_groups_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path / "a", "er", 0, 0.5)
+    make_run(tmp_path / "b", "er", 0, 0.5, MATRIX.replace("task1", "other"))
+    assert main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    printed = capsys.readouterr().out
+    assert "no heat map for er" in printed and "1 of the runs share name and seed" in printed
+
+
+def test_command_writes_every_file(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(outputs)]) == 0
+    stems = ["accuracy_matrix_er", "accuracy_matrix_joint", "accuracy_over_tasks", "forgetting_vs_parameters"]
+    expected = {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")}
+    expected |= {"runs.csv", "table.csv", "table.md", "table.tex"}
+    out = outputs / "report"
+    assert {path.name for path in out.iterdir()} == expected
+    assert all(path.stat().st_size for path in out.iterdir())
+    written = pd.read_csv(out / "table.csv").set_index("strategy")
+    assert written.loc["er", "class_il_average_accuracy_mean"] == pytest.approx(0.5)
+    assert math.isnan(written.loc["joint", "class_il_average_accuracy_std"])
+    assert len(pd.read_csv(out / "runs.csv")) == 4
+    assert "| er | 0.5000 ± 0.3606 |" in (out / "table.md").read_text(encoding="utf-8")
+    printed = capsys.readouterr().out
+    assert "0.5000 ± 0.3606" in printed and "1 unfinished run left out" in printed and "report" in printed
+
+
+def test_options(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "elsewhere"
+    metric = "class_il_average_forgetting"
+    assert main([str(outputs), "--by", "data", "--metrics", metric, "--out", str(out)]) == 0
+    columns = ["data", f"{metric}_mean", f"{metric}_std", f"{metric}_n", "n"]
+    assert pd.read_csv(out / "table.csv").columns.tolist() == columns
+    assert "mixes runs that differ in strategy" in capsys.readouterr().out
+
+
+def test_tex_specials_are_escaped(tmp_path: Path) -> None:
+    make_run(tmp_path, "er", 0, 0.5, tag="50%_a&b")
+    make_run(tmp_path, "er", 1, 0.7, tag="50%_a&b")
+    text = tables.tex(tables.comparison(collect.read_runs([tmp_path]), ["tag"]))
+    assert r"50\%\_a\&b & $0.6000 \pm 0.1414$ & " in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["missing"], ["no such folder", "missing"]),
+        (["empty"], ["no finished runs", "empty"]),
+        (["outputs", "--by", "stratgy"], ["'stratgy'", "Did you mean strategy?", "scenario, data, model"]),
+        (["outputs", "--metrics", "acuracy"], ["'acuracy'", "class_il_average_accuracy"]),
+    ],
+)
+def test_mistakes_are_one_line(
+    outputs: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
+) -> None:
+    (outputs.parent / "empty").mkdir()
+    assert main([str(outputs.parent / arguments[0]), *arguments[1:]]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error:") and error.count("\n") == 1
+    assert all(word in error for word in words)
+    assert not (outputs / "report").exists()
+
+
+def test_broken_run_is_named(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_run(outputs, "ewc", 0, 0.5)
+    (folder / "config.yaml").write_text("other: 1\n")
+    assert main([str(outputs)]) == 2
+    error = capsys.readouterr().err
+    assert str(folder) in error and error.count("\n") == 1
