@@ -65,7 +65,6 @@ def _parse(module: str) -> ast.Module | None:
 
 def read_signature(target: str) -> dict[str, ast.expr | None] | None:
     """Keyword arguments and their annotations, from the source text; None if there is no such thing."""
-    module, _, name = target.rpartition(".")
     found = find(target)
     if isinstance(found, ast.FunctionDef):
         return {a.arg: a.annotation for a in found.args.kwonlyargs}
@@ -74,10 +73,12 @@ def read_signature(target: str) -> dict[str, ast.expr | None] | None:
     for statement in found.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             return {a.arg: a.annotation for a in statement.args.kwonlyargs}
-    fields = {s.target.id: s.annotation for s in found.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)}
+    fields: dict[str, ast.expr | None] = {
+        s.target.id: s.annotation for s in found.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
+    }
     if any(isinstance(d, ast.Call) for d in found.decorator_list):  # @dataclass(...)
         return fields
-    parents = [f"{module}.{b.id}" for b in found.bases if isinstance(b, ast.Name)]
+    parents = [f"{target.rpartition('.')[0]}.{b.id}" for b in found.bases if isinstance(b, ast.Name)]
     return next((s for s in map(read_signature, parents) if s is not None), {})
 
 

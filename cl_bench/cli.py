@@ -38,7 +38,9 @@ def help_text(folders: Sequence[Path]) -> str:
     lines = ["usage: python -m cl_bench [group=choice ...] [key.subkey=value ...] [-m a sweep]", "", "groups and choices:"]
     lines += [f"  {group:<11}{', '.join(choices(group, folders))}" for group in GROUPS]
     lines += ["", "examples:", *(f"  {line}" for line in EXAMPLES.splitlines()), ""]
-    lines += ["`--cfg job` prints the composed configuration; `--config-dir DIR` adds your own groups; `hydra/launcher=joblib` runs a sweep in parallel."]
+    lines += [
+        "`--cfg job` prints the composed configuration; `--config-dir DIR` adds your own groups; `hydra/launcher=joblib` runs a sweep in parallel."
+    ]
     return "\n".join(lines)
 
 
@@ -58,18 +60,24 @@ def check(arguments: Sequence[str]) -> None:
         overrides = OverridesParser.create().parse_overrides(parsed.overrides)
     except HydraException as error:
         raise ConfigError(f"{first_line(error)}; write settings as key=value, quoting what the shell would change") from error
-    wrong, fixed, varied = [], [], []
+    wrong: list[str] = []
+    fixed: list[str] = []  # one value of each setting
+    varied: list[tuple[int, str]] = []  # (place in fixed, another value)
     for override in overrides:
         key = override.key_or_group
         values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [str(override.value())]
         if key in GROUPS and not override.is_delete():
-            listed = override.value() if isinstance(override.value(), list) else values
+            listed = [v for v in given] if isinstance(given := override.value(), list) else values
             unknown = [str(v) for v in listed if str(v) not in choices(key, folders) and str(v) not in ("None", "null")]
             if unknown:
                 wrong += [f"{key}={v} is not known; {nearest(v, choices(key, folders))}" for v in unknown]
                 continue
-        lines = [f"{override.input_line.partition('=')[0]}={v}" for v in values] if override.is_sweep_override() else [override.input_line]
-        fixed.append(str(lines[0]))
+        lines = (
+            [f"{str(override.input_line).partition('=')[0]}={v}" for v in values]
+            if override.is_sweep_override()
+            else [str(override.input_line)]
+        )
+        fixed.append(lines[0])
         varied += [(len(fixed) - 1, line) for line in lines[1:]]
     jobs = [fixed] + [[*fixed[:at], line, *fixed[at + 1 :]] for at, line in varied]
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -97,14 +105,18 @@ def check(arguments: Sequence[str]) -> None:
                 wrong.append(first_line(error))
     unique = list(dict.fromkeys(wrong))
     if unique:
-        raise ConfigError(unique[0] if len(unique) == 1 else f"{len(unique)} mistakes: " + " | ".join(f"({i}) {w}" for i, w in enumerate(unique, 1)))
+        raise ConfigError(
+            unique[0] if len(unique) == 1 else f"{len(unique)} mistakes: " + " | ".join(f"({i}) {w}" for i, w in enumerate(unique, 1))
+        )
 
 
 def _blame(job: list[str], error: Exception) -> int | None:
     """Which override an error of Hydra's is about: the one whose removal is named in it."""
     text = str(error)
     keys = [line.lstrip("+~").partition("=")[0] for line in job]
-    named = [i for i, key in enumerate(keys) if f"'{key}'" in text or f"{key}" in text.split("\n")[0] or f"full_key: {key}\n" in text + "\n"]
+    named = [
+        i for i, key in enumerate(keys) if f"'{key}'" in text or f"{key}" in text.split("\n")[0] or f"full_key: {key}\n" in text + "\n"
+    ]
     return max(named, key=lambda i: len(keys[i]), default=None)
 
 

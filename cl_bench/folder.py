@@ -50,7 +50,8 @@ class RunFolder:
         differing = differences(yaml.safe_load(file.read_text()), config)
         if differing:
             raise ConfigError(
-                f"{self.path} holds a run with another configuration ({'; '.join(differing)}); give this one a tag of its own with tag=<name>"
+                f"{self.path} holds a run with another configuration ({'; '.join(differing)}); "
+                "give this one a tag of its own with tag=<name>"
             )
 
     def claim(self, config: Mapping[str, Any]) -> None:
@@ -64,7 +65,9 @@ class RunFolder:
         except Timeout:
             raise ConfigError(f"{self.path} is in use by another process; wait for it, or give this run a tag=<name>") from None
         except OSError as error:
-            raise ConfigError(f"{self.path} cannot be written ({error.strerror}); free some room or choose runtime.outputs=<folder>") from error
+            raise ConfigError(
+                f"{self.path} cannot be written ({error.strerror}); free some room or choose runtime.outputs=<folder>"
+            ) from error
 
     def release(self) -> None:
         self.lock.release()

@@ -83,7 +83,7 @@ class Saver:
         self.folder.cut(state["rows"])
         learner.load_state_dict(state["learner"])
         strategy.load_state_dict(state["strategy"])
-        return tuple(state["place"])  # type: ignore[return-value]
+        return tuple(state["place"])
 
 
 def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks: Looks, saver: Saver, progress: Progress) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 
@@ -19,9 +19,15 @@ class Progress:
     def __init__(self, log: Path | None, live: bool):
         self.log, self.seconds = log, dict[str, float]()
         self.values: list[float] = []
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+        )
         self.bar = Bar(*columns, console=Console(stderr=True), transient=True) if live and sys.stderr.isatty() else None
-        self.row = None
+        self.row: TaskID | None = None
 
     def say(self, line: str) -> None:
         if self.bar is None:

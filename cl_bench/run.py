@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -18,14 +19,14 @@ import cl_bench
 from cl_bench.build import build
 from cl_bench.checks import OF_MODEL
 from cl_bench.core.errors import ConfigError
-from cl_bench.core.learner import Learner
+from cl_bench.core.learner import Learner, Network
 from cl_bench.core.seeds import fold, reseed_global
 from cl_bench.core.types import Examples, Stream
 from cl_bench.data.resident import Dataset
 from cl_bench.data.views import Resized
 from cl_bench.folder import RunFolder
 from cl_bench.loop import Looks, Plan, Saver, run
-from cl_bench.models.network import Network, load_weights
+from cl_bench.models.weights_file import load_weights
 from cl_bench.progress import Progress
 
 Config = Mapping[str, Any]
@@ -52,7 +53,13 @@ def execute(config: Config, folder: RunFolder, stop: Callable[[], int]) -> list[
         progress.say(f"{config['name']['model']}: {parameters:,} parameters; {weights['text']}")
         plan = Plan(**{key: config["train"][key] for key in ("batch_size", "epochs", "steps", "renew_optimizer")})
         look = config["look"]
-        looks = Looks(held_out(original, look["part"]), build(config["probe"], runtime["allow_targets"]), look["future"], look["before"], look["batch_size"])
+        looks = Looks(
+            held_out(original, look["part"]),
+            build(config["probe"], runtime["allow_targets"]),
+            look["future"],
+            look["before"],
+            look["batch_size"],
+        )
         data_sums = {d.name: d.checksum for d in datasets}
         saver = Saver(folder, f"{data_sums} {weights['sha256']}", runtime["save_seconds"], stop)
         if folder.checkpoint.exists():
@@ -133,16 +140,18 @@ def save_backbone(learner: Learner, path: Path) -> None:
     partial.replace(path)
 
 
-def provenance(data: Mapping[str, str], weights: Mapping[str, Any], parameters: int, seconds: Mapping[str, float], fabric: Fabric) -> dict[str, Any]:
+def provenance(
+    data: Mapping[str, str], weights: Mapping[str, Any], parameters: int, seconds: Mapping[str, float], fabric: Fabric
+) -> dict[str, Any]:
     """What one needs to know to believe the numbers."""
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(cl_bench.__file__).parent, capture_output=True, text=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    on_gpu = fabric.device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "command": sys.argv[1:],
         "cl_bench": cl_bench.__version__,
-        "commit": git.stdout.strip() or None,
+        "commit": commit(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "device": torch.cuda.get_device_name() if fabric.device.type == "cuda" else platform.machine(),
+        "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
         "threads": torch.get_num_threads(),
         "data": dict(data),
         "weights": {k: v for k, v in weights.items() if k != "text"},
@@ -152,3 +161,10 @@ def provenance(data: Mapping[str, str], weights: Mapping[str, Any], parameters: 
     }
 
 
+def commit() -> str | None:
+    """Of the checkout that runs, if it is one and git is there."""
+    checkout = Path(cl_bench.__file__).parents[1]
+    if not (checkout / ".git").exists() or shutil.which("git") is None:
+        return None
+    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=checkout, capture_output=True, text=True)
+    return described.stdout.strip() or None

@@ -33,9 +33,11 @@ def show_run(folder: Path) -> None:
 def show_sweep(folders: Sequence[Path]) -> None:
     """One comparison table over the runs of a sweep."""
     from cl_bench.reports.collect import read_runs
-    from cl_bench.reports.tables import comparison, show
+    from cl_bench.reports.final import final_accuracy, references
+    from cl_bench.reports.tables import comparison, differing, show
 
     runs = read_runs(folders)
-    names = ["scenario", "data", "model", "objective", "strategy", "tag"]
-    by = [n for n in names if runs[n].nunique() > 1] or ["strategy"]
+    by = differing(runs)
     show(comparison(runs, by))
+    if references(runs):
+        show(final_accuracy(runs, by))

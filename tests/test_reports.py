@@ -152,9 +152,7 @@ def test_tex_specials_are_escaped(tmp_path: Path) -> None:
         (["outputs", "--metrics", "acuracy"], ["'acuracy'", "class_il_average_accuracy"]),
     ],
 )
-def test_mistakes_are_one_line(
-    outputs: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
-) -> None:
+def test_mistakes_are_one_line(outputs: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]) -> None:
     (outputs.parent / "empty").mkdir()
     assert main([str(outputs.parent / arguments[0]), *arguments[1:]]) == 2
     error = capsys.readouterr().err

@@ -15,9 +15,23 @@ from cl_bench.core.types import Batch, Output
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from cl_bench.objectives.base import Objective
+    from cl_bench.core.objective import Objective
 
 View = Callable[[Tensor, torch.Generator | None], Tensor]  # raw bytes to network input; None draws nothing
+
+
+class Network(nn.Module):
+    """Backbone + head: images [B, C, H, W] -> logits [B, num_classes]; features [B, dim] are one call earlier."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module):
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.backbone(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.backbone(x))
 
 
 class Learner:
@@ -26,7 +40,7 @@ class Learner:
     def __init__(
         self,
         *,
-        network: nn.Module,
+        network: Network,
         objective: Objective,
         view: View,
         make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
@@ -67,7 +81,7 @@ class Learner:
 
     def batch(self, raw: Tensor, y: Tensor, task: int | Tensor) -> Batch:
         """A batch with the logits open to its task; task may differ per example, int64 [B]."""
-        return Batch(raw, y, None if self.masks is None else self.masks[task], task)
+        return Batch(raw, y, task, None if self.masks is None else self.masks[task])
 
     def teach(self, batch: Batch) -> Output:
         """Loss of one batch, through fresh views."""

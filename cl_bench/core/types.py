@@ -34,13 +34,13 @@ class Examples:
 class Batch:
     """One step's examples. allowed: bool [C] or [B, C], the logits that may win; None allows all.
 
-    task: the experience they belong to, int or int64 [B]; None where the stream does not tell.
+    task: the experience they came in, int or int64 [B].
     """
 
     raw: Tensor
     y: Tensor
+    task: int | Tensor
     allowed: Tensor | None = None
-    task: int | Tensor | None = None
 
 
 @dataclass(frozen=True)

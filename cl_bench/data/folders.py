@@ -89,9 +89,7 @@ def _classes(root: Path, parent: Path, cache: Path) -> list[str]:
     empty = [path.name for path in found if not _pictures(path)]
     if not found or empty:
         what = f"the class folder {empty[0]} has no pictures" if empty else "there are no class folders"
-        raise ConfigError(
-            f"data.root={root}: in {parent} {what}. Put pictures in <class>/, or in train/<class>/ and test/<class>/."
-        )
+        raise ConfigError(f"data.root={root}: in {parent} {what}. Put pictures in <class>/, or in train/<class>/ and test/<class>/.")
     return [path.name for path in found]
 
 

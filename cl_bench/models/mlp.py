@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from torch import nn
 
@@ -16,7 +17,7 @@ def mlp(*, input_shape: tuple[int, int, int], hidden: list[Count], batch_norm: b
         raise ConfigError("model.init=pretrained: nobody publishes weights of an MLP; use scratch or a file of your own")
     sizes = [math.prod(input_shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ReLU()]
         if batch_norm:
             layers.append(nn.BatchNorm1d(after))

@@ -22,13 +22,22 @@ def resnet(*, input_shape: tuple[int, int, int], name: str, small_stem: bool | N
 
 
 def vit(
-    *, input_shape: tuple[int, int, int], name: str, patch_size: Count | None, pretrained: bool, width: Count | None, depth: Count | None, heads: Count | None
+    *,
+    input_shape: tuple[int, int, int],
+    name: str,
+    patch_size: Count | None,
+    pretrained: bool,
+    width: Count | None,
+    depth: Count | None,
+    heads: Count | None,
 ) -> tuple[nn.Module, int]:
     """(backbone, dim). patch_size null gives at least 4 x 4 patches; width, depth, heads null keep the named model's."""
     size = input_shape[1:]
     patch = patch_size or next(p for bound, p in ((16, 2), (48, 4), (112, 8), (1 << 30, 16)) if min(size) < bound)
     if size[0] % patch or size[1] % patch:
-        raise ConfigError(f"model.patch_size={patch} does not divide the image size {size[0]} x {size[1]}; set model.patch_size to a divisor")
+        raise ConfigError(
+            f"model.patch_size={patch} does not divide the image size {size[0]} x {size[1]}; set model.patch_size to a divisor"
+        )
     shape = {"embed_dim": width, "depth": depth, "num_heads": heads}
     settings = {key: value for key, value in shape.items() if value is not None}
     model = _create(name, pretrained, in_chans=input_shape[0], img_size=size, patch_size=patch, **settings)

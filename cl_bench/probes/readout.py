@@ -50,7 +50,14 @@ def read(learner: Learner, data: Examples, batch_size: int) -> tuple[Tensor, Ten
 
 
 def observe(
-    learner: Learner, stream: Stream, held_out: Mapping[str, Examples], after: int, probes: Mapping[str, Probe], *, future: bool, batch_size: int
+    learner: Learner,
+    stream: Stream,
+    held_out: Mapping[str, Examples],
+    after: int,
+    probes: Mapping[str, Probe],
+    *,
+    future: bool,
+    batch_size: int,
 ) -> Iterator[dict[str, Any]]:
     """Rows of every probe on every task learned so far (future: on all)."""
     learner.reseed("probes", after)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.reports import collect, tables
+from cl_bench.reports.final import final_accuracy, references
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -31,6 +32,8 @@ def report(folders: Sequence[Path], by: Sequence[str] | None, out: Path, metrics
     out.mkdir(parents=True, exist_ok=True)
     written = [*tables.write(runs, by, out, metrics), *plots.write(runs, by, out)]
     tables.show(table)
+    if references(runs):
+        tables.show(final_accuracy(runs, by))
     merged = [axis for axis in tables.differing(runs) if axis not in by and runs[axis].nunique() > 1]
     mixed = [axis for axis in merged if (runs.groupby(by)[axis].nunique() > 1).any()]
     if mixed:

@@ -21,7 +21,11 @@ def hold_out(train: Examples, fraction: float, seed: int, index: int) -> tuple[E
 
 
 def make_stream(
-    tasks: Sequence[tuple[str, Examples, Examples, tuple[int, ...]]], num_classes: int, valid_fraction: float, seed: int, announced: bool = True
+    tasks: Sequence[tuple[str, Examples, Examples, tuple[int, ...]]],
+    num_classes: int,
+    valid_fraction: float,
+    seed: int,
+    announced: bool = True,
 ) -> Stream:
     """Stream from (name, train, test, classes) per task."""
     experiences, tests = [], {}

@@ -17,7 +17,9 @@ from cl_bench.scenarios.sizes import task_sizes
 class Split:
     """`natural` keeps the class order of the data; `seeded` shuffles it by order_seed. Labels follow the stream."""
 
-    def __init__(self, *, tasks: int | list[int], order: Literal["natural", "seeded"], order_seed: int, valid_fraction: Fraction, announced: bool):
+    def __init__(
+        self, *, tasks: int | list[int], order: Literal["natural", "seeded"], order_seed: int, valid_fraction: Fraction, announced: bool
+    ):
         self.tasks, self.order, self.order_seed = tasks, order, order_seed
         self.valid_fraction, self.announced = valid_fraction, announced
 

@@ -54,4 +54,3 @@ class Strategy:
                 getattr(self, name).copy_(value)  # in place: it may be a view of another tensor
             else:
                 setattr(self, name, value)
-

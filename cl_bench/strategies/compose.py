@@ -20,7 +20,9 @@ class Compose(Strategy):
         self.parts = dict(parts)
         for name, part in self.parts.items():
             if type(part).loss is not Strategy.loss or type(part).arrange is not Strategy.arrange:
-                raise ConfigError(f"strategy.parts.{name} ({type(part).__name__}) does more than add terms; compose term-adders such as ewc and er")
+                raise ConfigError(
+                    f"strategy.parts.{name} ({type(part).__name__}) does more than add terms; compose term-adders such as ewc and er"
+                )
 
     def prepare(self, learner: Learner, stream: Stream) -> None:
         for part in self.parts.values():

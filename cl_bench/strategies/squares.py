@@ -9,9 +9,10 @@ in one forward pass, take torch.func's vmap(grad); the numbers are the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
@@ -59,7 +60,9 @@ class SquaredGradients:
             for hook in hooks:
                 hook.remove()
 
-    def _add_rest(self, total: dict[int, Tensor], images: Tensor, log_p: Callable[[Tensor], Tensor], targets: list[tuple[Tensor, Tensor]]) -> None:
+    def _add_rest(
+        self, total: dict[int, Tensor], images: Tensor, log_p: Callable[[Tensor], Tensor], targets: list[tuple[Tensor, Tensor]]
+    ) -> None:
         covered = {id(p) for m in self.layers for p in m.parameters(recurse=False)}
         rest = {n: p for n, p in self.network.named_parameters() if id(p) in total and id(p) not in covered}
         if not rest:
@@ -82,12 +85,12 @@ def _reads(module: nn.Module) -> bool:
     )
 
 
-def _squares(module: nn.Module, given: Tensor, g: Tensor) -> list[tuple[Tensor | None, Tensor]]:
+def _squares(module: Any, given: Tensor, g: Tensor) -> list[tuple[Tensor | None, Tensor]]:
     """(parameter, squared gradients summed over examples) from a layer's input and output gradient."""
-    bias = getattr(module, "bias")  # noqa: B009 - nn.Module's attributes are untyped
-    weight = getattr(module, "weight")  # noqa: B009
+    weight, bias = module.weight, module.bias
     if isinstance(module, nn.Conv2d):
-        given = F.unfold(given, module.kernel_size, module.dilation, module.padding, module.stride).transpose(1, 2)
+        sizes: Any = (module.kernel_size, module.dilation, module.padding, module.stride)
+        given = F.unfold(given, *sizes).transpose(1, 2)
         g = g.flatten(2).transpose(1, 2)  # [B, places, out]
     if isinstance(module, nn.Linear | nn.Conv2d):
         if g.dim() == 2:

@@ -1,4 +1,4 @@
-"""Backbone + head, and where the first weights come from."""
+"""Where the first weights come from."""
 
 from __future__ import annotations
 
@@ -10,20 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from cl_bench.core.errors import ConfigError
-
-
-class Network(nn.Module):
-    """images [B, C, H, W] -> logits [B, num_classes]; features [B, dim] are one call earlier."""
-
-    def __init__(self, backbone: nn.Module, head: nn.Module):
-        super().__init__()
-        self.backbone, self.head = backbone, head
-
-    def features(self, x: Tensor) -> Tensor:
-        return self.backbone(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.backbone(x))
 
 
 def load_weights(backbone: nn.Module, path: Path) -> tuple[str, str]:

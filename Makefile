@@ -1,0 +1,38 @@
+# cl_bench: `make` lists what there is
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(shell command -v uv >/dev/null 2>&1 && echo "uv pip install --python $(BIN)/python" || echo "$(BIN)/python -m pip install -q --disable-pip-version-check")
+export PYTHONUNBUFFERED := 1
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+.venv/demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) -c constraints.txt -e .
+	touch $@
+
+.venv/dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: .venv/demo ## four strategies on split digits, one table, under a minute
+	$(BIN)/python -m cl_bench experiment=demo
+
+test: .venv/dev ## the whole test suite
+	$(BIN)/python -m pytest -n 2
+
+check: .venv/dev ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/dev ## our loop beside a bare PyTorch loop
+	$(BIN)/python scripts/bench.py
+
+report: .venv/demo ## tables and plots of all runs in outputs/
+	$(BIN)/python -m cl_bench.reports outputs
+
+.PHONY: help demo test check bench report
