@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import sys
-import tempfile
+import threading
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,11 +16,13 @@ from typing import Any
 from cl_bench import cli
 from cl_bench.core.errors import ConfigError, Interrupted, RunError
 
-SWEEP = "CL_BENCH_SWEEP"  # a file where every job of a sweep, in whatever process, notes its folder
+NOTES = "CL_BENCH_NOTES"  # a file where every job of a sweep, in whatever process, notes its folder or its mistake
+COMMAND = "CL_BENCH_COMMAND"  # as typed, for jobs in other processes
 received = 0  # the signal that asked us to stop
+failures: list[str] = []
 
 
-def job(config: Any) -> None:
+def job(config: Any) -> Path:
     """One run: skip what is finished, resume what is not."""
     from hydra.core.hydra_config import HydraConfig
 
@@ -41,27 +46,25 @@ def job(config: Any) -> None:
 
         print(f"{path}: starting", flush=True)
         execute(plain, folder, stop=lambda: received)
-    if SWEEP in os.environ:
-        with open(os.environ[SWEEP], "a") as file:
-            file.write(f"{path.resolve()}\n")
-    else:
+    if NOTES not in os.environ:
         from cl_bench.show import show_run
 
         show_run(path)
+    return path
 
 
 def main() -> int:
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
-        at = [Path(b) for a, b in zip(arguments, arguments[1:], strict=False) if a == "--config-dir"]
+        at = [Path(b) for a, b in pairwise(arguments) if a == "--config-dir"]
         print(cli.help_text(at))
         return 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed as tracebacks
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     try:
-        cli.check(arguments)
-        return _hydra()
+        sys.argv[1:], sweep = cli.check(arguments)
+        return _hydra(sweep)
     except Interrupted as stopped:
         print("interrupted; saved: the same command goes on from here", file=sys.stderr)
         return stopped.exit_status
@@ -71,42 +74,61 @@ def main() -> int:
     except (ConfigError, RunError) as error:
         return cli.fail(str(error))
     except OSError as error:
-        return cli.fail(f"{error.filename or 'a file'}: {error.strerror or error}; free some room, or correct the path")
+        return cli.fail(cli.about(error))
 
 
-def _hydra() -> int:
+def _hydra(sweep: Path | None) -> int:
+    """Run what is asked; of a sweep's jobs, whatever process they ran in, tell failures and figures at the end."""
     import hydra
+    from hydra.errors import HydraException
 
-    notes = Path(tempfile.mkdtemp(prefix="cl_bench_")) / "sweep"
-    entry = hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="config")(_job_of_sweep)
-    os.environ["CL_BENCH_NOTES"] = str(notes)
+    notes = None if sweep is None else (sweep / f"{socket.gethostname()}-{os.getpid()}.jsonl").resolve()
+    os.environ[COMMAND] = json.dumps(sys.argv[1:])
+    if notes:
+        os.environ[NOTES] = str(notes)
+    entry = hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="config")(_entry)
     try:
         entry()
+    except HydraException as error:
+        raise ConfigError(cli.first_line(error)) from error
     finally:
-        folders = notes.read_text().split("\n")[:-1] if notes.exists() else []
-        notes.unlink(missing_ok=True)
-        notes.parent.rmdir()
+        lines = [json.loads(line) for line in notes.read_text().splitlines()] if notes and notes.exists() else []
+        if notes:
+            notes.unlink(missing_ok=True)
+        folders = dict.fromkeys(Path(line["folder"]) for line in lines if "folder" in line)
         if folders:
             from cl_bench.show import show_sweep
 
-            show_sweep([Path(f) for f in dict.fromkeys(folders)])
+            show_sweep(list(folders))
+    failures.extend(line["error"] for line in lines if "error" in line)
+    if len(lines) > 1 and failures:
+        raise RunError(f"{len(failures)} of {len(lines)} runs failed: " + " | ".join(dict.fromkeys(failures)))
+    if failures:
+        raise RunError(failures[0])
     return 0
 
 
-def _job_of_sweep(config: Any) -> None:
-    """Hydra goes on with a sweep after an Exception, so each failure is told when it happens."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
-        return job(config)
-    os.environ[SWEEP] = os.environ["CL_BENCH_NOTES"]
+def _entry(config: Any) -> None:
+    """A job of Hydra's, in this process or a launcher's. Its mistakes are noted, not raised: Hydra would print them its way."""
+    sys.argv[1:] = json.loads(os.environ[COMMAND])
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _stop)
+    note: dict[str, str] = {}
     try:
-        job(config)
+        note["folder"] = str(job(config).resolve())
     except (ConfigError, RunError) as error:
-        cli.fail(str(error))
-        raise
-    return None
+        note["error"] = str(error)
+    except OSError as error:
+        note["error"] = cli.about(error)
+    if NOTES in os.environ:
+        if "error" in note:
+            print(f"failed: {note['error']}", flush=True)
+        Path(os.environ[NOTES]).parent.mkdir(parents=True, exist_ok=True)
+        with open(os.environ[NOTES], "a") as file:
+            file.write(json.dumps(note) + "\n")
+    elif "error" in note:
+        failures.append(note["error"])
 
 
 def _threads(count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ SCALARS = {
     "seed": "Whole",
     "runtime.threads": "Whole",
     "runtime.save_seconds": "NonNegative",
-    "runtime.device": "str",
+    "runtime.outputs": "str",
+    "runtime.save_backbone": "bool",
+    "runtime.progress": "bool",
     "train.batch_size": "Count",
     "train.renew_optimizer": "bool",
     "look.batch_size": "Count",
@@ -32,14 +35,23 @@ SCALARS = {
     "look.before": "bool",
 }
 CHOICES = {
+    "runtime.device": ("auto", "cpu", "cuda", "mps"),
     "train.batch_norm": ("train", "frozen"),
     "look.part": ("test", "valid"),
     "runtime.precision": ("32-true", "64-true", "16-mixed", "bf16-mixed"),
+}
+SETTINGS = {
+    "train": ("batch_size", "epochs", "steps", "clip", "batch_norm", "renew_optimizer", "optimizer", "schedule"),
+    "look": ("part", "batch_size", "future", "before"),
+    "runtime": ("outputs", "device", "precision", "threads", "save_seconds", "save_backbone", "progress", "allow_targets"),
 }
 OF_MODEL = ("init", "image_size", "channels")  # read by run.py, not by the backbone
 
 
 def problems(config: Mapping[str, Any]) -> list[str]:
+    broken = list(_shape(config))
+    if broken:
+        return broken  # nothing below could be read
     allow = config["runtime"]["allow_targets"]
     found = [p for name, given in NODES.items() for p in check(_node(config, name), name, allow, given)]
     found += check(config["train"], "train", allow)
@@ -48,18 +60,48 @@ def problems(config: Mapping[str, Any]) -> list[str]:
         value = _at(config, path)
         kinds = (int, float) if kind is float else kind
         if not isinstance(value, kinds) or (kind is not bool and isinstance(value, bool)) or (fits and not fits(value)):
-            found.append(f"{path}={value} is not allowed; give {words}")
+            found.append(f"{path}={said(value)} is not allowed; give {words}")
     for path, allowed in CHOICES.items():
         if _at(config, path) not in allowed:
-            found.append(f"{path}={_at(config, path)} is not known; {nearest(str(_at(config, path)), allowed)}")
+            found.append(f"{path}={said(_at(config, path))} is not known; {nearest(str(_at(config, path)), allowed)}")
     return found + list(_across(config))
+
+
+def _shape(config: Mapping[str, Any]) -> Iterator[str]:
+    """Nodes and settings that everything below takes for granted."""
+    for name in (*NODES, "train", "look", "runtime"):
+        node = config.get(name)
+        if not isinstance(node, Mapping):
+            yield f"{name}={said(node)} is no group of settings; name a choice of it (--help lists them)"
+        elif name in NODES and name != "probe" and not isinstance(node.get("_target_"), str):
+            yield f"{name}._target_ is missing; name the class or function that the settings are for"
+        elif name in SETTINGS:
+            parts = [k for k in ("optimizer", "schedule") if name == "train" and k in node]
+            yield from (
+                f"train.{k}={said(node[k])} is not allowed; set train.{k}._target_ and its settings, or choose it with train=<name>"
+                for k in parts
+                if not (isinstance(node[k], Mapping) and isinstance(node[k].get("_target_"), str))
+            )
+            known = SETTINGS[name]
+            yield from (f"{name}.{k} is missing; {nearest(k, known)}" for k in known if k not in node)
+            yield from (f"there is no setting {name}.{k}; {nearest(k, known)}" for k in node if k not in known)
+    if not re.fullmatch(r"[\w+=,-][\w.+=,-]*", str(config.get("tag"))):
+        yield f"tag={said(config.get('tag'))} is no folder name; give letters, digits and any of . _ + = , -"
+
+
+def said(value: Any) -> Any:
+    """As the command line writes it."""
+    return {None: "null", True: "true", False: "false"}.get(value, value) if value is None or isinstance(value, bool) else value
 
 
 def _across(config: Mapping[str, Any]) -> Iterator[str]:
     train, scenario, strategy = config["train"], config["scenario"], config["strategy"]
     given = [name for name in ("epochs", "steps") if train[name] is not None]
     if len(given) != 1 or not isinstance(train[given[0]], int) or train[given[0]] < 1:
-        yield f"train.epochs={train['epochs']} and train.steps={train['steps']}: give one of them a whole number of 1 or more, null to the other"
+        yield (
+            f"train.epochs={said(train['epochs'])} and train.steps={said(train['steps'])}: "
+            "give one of them a whole number of 1 or more, null to the other"
+        )
     count = config["data"]["num_classes"]
     if scenario["_target_"].endswith(".Split") and isinstance(count, int) and isinstance(scenario["tasks"], int | list):
         try:
@@ -70,7 +112,12 @@ def _across(config: Mapping[str, Any]) -> Iterator[str]:
         parts = strategy.get("parts", {"": strategy})
         names = [p["_target_"].rpartition(".")[2] for p in parts.values() if class_flag(p["_target_"], "needs_boundaries")]
         if names:
-            yield f"{' and '.join(names)} needs task boundaries, which this scenario hides; use strategy=er or sequential, or scenario.announced=true"
+            yield (
+                f"{' and '.join(names)} needs task boundaries, which this scenario hides; "
+                "use strategy=er or sequential, or scenario.announced=true"
+            )
+    if train["clip"] is not None and (not isinstance(train["clip"], int | float) or isinstance(train["clip"], bool) or train["clip"] <= 0):
+        yield f"train.clip={said(train['clip'])} is not allowed; give a number above 0, or null"
     init = config["model"]["init"]
     if init not in ("scratch", "pretrained") and not Path(str(init)).expanduser().is_file():
         yield f"model.init={init} is no file; give scratch, pretrained, or a .safetensors or .pth file"

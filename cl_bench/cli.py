@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from cl_bench.build import nearest
 from cl_bench.checks import problems
@@ -13,6 +16,10 @@ from cl_bench.core.errors import ConfigError
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 GROUPS = ("scenario", "data", "model", "objective", "strategy", "view", "train", "probe", "experiment")
+KNOWN = (*GROUPS, "seed", "tag", "name", "folder", "data_root", "look", "runtime")
+INTERNAL = ("hydra", "name", "folder")  # of the top level, not for users to set
+FREE = ("hydra", "strategy", "probe", "view", "experiment")  # where ~key may remove a part
+EXTRAS = {"joblib": "joblib", "submitit": "slurm", "ray": "ray"}  # launcher -> extra
 
 EXAMPLES = """\
 python -m cl_bench                                              sequential MLP on split digits
@@ -39,64 +46,75 @@ def help_text(folders: Sequence[Path]) -> str:
     lines += [f"  {group:<11}{', '.join(choices(group, folders))}" for group in GROUPS]
     lines += ["", "examples:", *(f"  {line}" for line in EXAMPLES.splitlines()), ""]
     lines += [
-        "`--cfg job` prints the composed configuration; `--config-dir DIR` adds your own groups; `hydra/launcher=joblib` runs a sweep in parallel."
+        "`--cfg job` prints the composed configuration; `--config-dir DIR` adds your own groups;",
+        f"`hydra/launcher=joblib` runs a sweep in parallel ({', '.join(choices('hydra/launcher', folders))}).",
     ]
     return "\n".join(lines)
 
 
-def check(arguments: Sequence[str]) -> None:
-    """Compose as Hydra will and tell all mistakes at once; of a sweep, vary one setting at a time."""
+def check(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
+    """Compose as Hydra will and tell all mistakes at once; of a sweep, vary one setting at a time.
+
+    Returns the arguments with options first, as Hydra reads them, and a sweep's folder.
+    """
     from hydra import compose, initialize_config_dir
     from hydra._internal.utils import get_args_parser
-    from hydra.core.config_loader import ConfigLoader  # noqa: F401 - pulls the plugins in once
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
+    from hydra.types import RunMode
     from omegaconf.errors import OmegaConfBaseException
 
-    parsed = get_args_parser().parse_args(list(arguments))
-    folders = [Path(parsed.config_dir)] if parsed.config_dir else []
-    try:
-        overrides = OverridesParser.create().parse_overrides(parsed.overrides)
-    except HydraException as error:
-        raise ConfigError(f"{first_line(error)}; write settings as key=value, quoting what the shell would change") from error
-    wrong: list[str] = []
-    fixed: list[str] = []  # one value of each setting
-    varied: list[tuple[int, str]] = []  # (place in fixed, another value)
-    for override in overrides:
-        key = override.key_or_group
-        values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [str(override.value())]
-        if key in GROUPS and not override.is_delete():
-            listed = [v for v in given] if isinstance(given := override.value(), list) else values
-            unknown = [str(v) for v in listed if str(v) not in choices(key, folders) and str(v) not in ("None", "null")]
-            if unknown:
-                wrong += [f"{key}={v} is not known; {nearest(v, choices(key, folders))}" for v in unknown]
-                continue
-        lines = (
-            [f"{str(override.input_line).partition('=')[0]}={v}" for v in values]
-            if override.is_sweep_override()
-            else [str(override.input_line)]
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    parsed = parser.parse_intermixed_args(list(arguments))
+    ordered = [a for a in arguments if a not in parsed.overrides] + parsed.overrides
+    if parsed.hydra_help or parsed.shell_completion:
+        return ordered, None
+    if parsed.config_path or parsed.config_name:
+        raise ConfigError(
+            "--config-path and --config-name would replace cl_bench's own configuration; add yours with --config-dir <folder>"
         )
-        fixed.append(lines[0])
-        varied += [(len(fixed) - 1, line) for line in lines[1:]]
-    jobs = [fixed] + [[*fixed[:at], line, *fixed[at + 1 :]] for at, line in varied]
+    folders = [Path(parsed.config_dir)] if parsed.config_dir else []
+    if folders and not folders[0].is_dir():
+        raise ConfigError(f"--config-dir {parsed.config_dir} is no folder; give one that holds groups, such as <folder>/strategy/mine.yaml")
+    from cl_bench.resolve import resolve
+
     with initialize_config_dir(str(CONF), version_base="1.3"):
+        _ours_before_plugins()
         loader = GlobalHydra.instance().config_loader()
         for folder in folders:
             loader.get_search_path().append("command-line", f"file://{folder.resolve()}")
-        for job in jobs:
+        try:
+            overrides = OverridesParser.create(config_loader=loader).parse_overrides(parsed.overrides)
+            fixed, varied, wrong = _lines(overrides, folders)
+        except HydraException as error:
+            raise ConfigError(f"{first_line(error)}; write settings as key=value, quoting what the shell would change") from error
+        sweep = None
+        for number, job in enumerate([fixed] + [[*fixed[:at], line, *fixed[at + 1 :]] for at, line in varied]):
             kept = list(job)
-            while True:
+            config = None
+            while config is None:
                 try:
-                    config = compose("config", overrides=kept)
-                    break
+                    config = compose("config", overrides=kept, return_hydra_config=True)
                 except (HydraException, OmegaConfBaseException) as error:
                     at = _blame(kept, error)
                     if at is None:
-                        raise ConfigError(first_line(error)) from error
-                    wrong.append(_explain(kept.pop(at), error, kept))
-            from cl_bench.resolve import resolve
-
+                        wrong.append(first_line(error))
+                        break
+                    wrong.append(
+                        _explain(
+                            kept.pop(at), error, [line for line in kept if line.partition("=")[0] in GROUPS or line.startswith("hydra/")]
+                        )
+                    )
+            if config is None:
+                continue
+            if number == 0 and (parsed.multirun or config.hydra.mode == RunMode.MULTIRUN):
+                wrong += _launcher(config.hydra.launcher)
+                sweep = Path(str(config.runtime.outputs)) / ".sweep" if isinstance(config.runtime.get("outputs"), str) else None
+            elif number == 1 and sweep is None and not parsed.cfg:
+                several = next(str(o.input_line) for o in overrides if o.is_sweep_override())
+                wrong.append(f"{several} gives several values; add -m to run one job for each, or give one value (a list is [a,b])")
             try:
                 wrong += problems(resolve(config, [CONF, *folders], named=False))
             except ConfigError as error:
@@ -108,20 +126,95 @@ def check(arguments: Sequence[str]) -> None:
         raise ConfigError(
             unique[0] if len(unique) == 1 else f"{len(unique)} mistakes: " + " | ".join(f"({i}) {w}" for i, w in enumerate(unique, 1))
         )
+    return ordered, sweep
+
+
+def _ours_before_plugins() -> None:
+    """Launcher plugins register a config by their name; Hydra would warn on each use of ours of the same name."""
+    from hydra.core.config_store import ConfigStore
+
+    registered = ConfigStore.instance().repo["hydra"]["launcher"]
+    for name in choices("hydra/launcher"):
+        registered.pop(f"{name}.yaml", None)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(f"{message}; settings are key=value, and --help lists groups and examples")
+
+
+def _lines(overrides: Sequence[Any], folders: Sequence[Path]) -> tuple[list[str], list[tuple[int, str]], list[str]]:
+    """(one value of each setting, (place among them, another value), mistakes told without composing)."""
+    fixed: list[str] = []
+    varied: list[tuple[int, str]] = []
+    wrong: list[str] = []
+    for override in overrides:
+        key, line = override.key_or_group, str(override.input_line)
+        parent = key.partition(".")[0]
+        if not key:
+            wrong.append(f"{line} names no setting; write key=value")
+        elif override.is_delete() and parent not in FREE:
+            wrong.append(f"{line}: settings cannot be removed; give another value, or null where it is allowed")
+        elif override.is_add() and not override.is_force_add() and (key in KNOWN or ("." not in key and "/" not in key)):
+            wrong.append(f"{line}: + is for new keys inside of a group; {key} {'is there: leave out the +' if key in KNOWN else 'is none'}")
+        elif override.is_sweep_override():
+            values = [str(v) for v in override.sweep_string_iterator()]
+            unknown = _unknown(key, values, folders)
+            wrong += unknown
+            lines = [line.partition("=")[0] + "=" + v for v in values]
+            if not unknown and lines:
+                fixed.append(lines[0])
+                varied += [(len(fixed) - 1, other) for other in lines[1:]]
+            elif not lines:
+                wrong.append(f"{line} gives no value; list some, separated by commas")
+        else:
+            value = override.value()
+            unknown = (
+                [] if override.is_delete() else _unknown(key, [str(v) for v in (value if isinstance(value, list) else [value])], folders)
+            )
+            wrong += unknown
+            fixed += [] if unknown else [line]
+    return fixed, varied, wrong
+
+
+def _unknown(key: str, values: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Values that a group does not have."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    allowed = choices(key, folders) if key in GROUPS else []
+    if key.startswith("hydra/"):
+        allowed = GlobalHydra.instance().config_loader().get_group_options(key)
+    empty = ("None", "null") if key == "experiment" else ()
+    return [f"{key}={v} is not known; {nearest(v, allowed)}" for v in values if v not in (*allowed, *empty)] if allowed else []
+
+
+def _launcher(launcher: Any) -> list[str]:
+    """A launcher's package is an extra; missing it is told before the sweep begins."""
+    package = str(launcher.get("_target_")).rpartition(".")[0]
+    extra = next((e for name, e in EXTRAS.items() if f".hydra_{name}_" in package), None)
+    if extra is None:
+        return []
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        name = next(n for n in EXTRAS if f".hydra_{n}_" in package)
+        return [f"the launcher {name} cannot be loaded ({error}); install it with pip install 'cl-bench[{extra}]'"]
+    return []
 
 
 def _blame(job: list[str], error: Exception) -> int | None:
-    """Which override an error of Hydra's is about: the one whose removal is named in it."""
-    text = str(error)
+    """Which override an error of Hydra's is about: the one with the longest key that it names."""
+    first, text = str(error).split("\n")[0], str(error) + "\n"
     keys = [line.lstrip("+~").partition("=")[0] for line in job]
     named = [
-        i for i, key in enumerate(keys) if f"'{key}'" in text or f"{key}" in text.split("\n")[0] or f"full_key: {key}\n" in text + "\n"
+        i
+        for i, key in enumerate(keys)
+        if f"'{key}'" in text or re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", first) or f"full_key: {key}\n" in text
     ]
     return max(named, key=lambda i: len(keys[i]), default=None)
 
 
 def _explain(override: str, error: Exception, rest: list[str]) -> str:
-    """An unknown key with its nearest neighbours."""
+    """An unknown key with its nearest neighbours; rest chooses the groups."""
     from hydra import compose
     from omegaconf import DictConfig, OmegaConf
 
@@ -129,11 +222,11 @@ def _explain(override: str, error: Exception, rest: list[str]) -> str:
         return f"{override}: {first_line(error)}"
     key = override.lstrip("+~").partition("=")[0]
     parent, _, last = key.rpartition(".")
-    config = compose("config", overrides=rest)
+    config = compose("config", overrides=rest, return_hydra_config=True)
     while parent and not isinstance(OmegaConf.select(config, parent, throw_on_resolution_failure=False), DictConfig):
         parent, _, last = parent.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    names = [f"{parent}.{k}" if parent else str(k) for k in node if k != "_target_"]
+    node: DictConfig = OmegaConf.select(config, parent) if parent else config
+    names = [f"{parent}.{k!s}" if parent else str(k) for k in node if k not in ("_target_", *INTERNAL)]
     full = f"{parent}.{last}" if parent else last
     if full in names:
         return f"{override}: {first_line(error)}"
@@ -141,8 +234,12 @@ def _explain(override: str, error: Exception, rest: list[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    text = str(error) or str(error.__cause__)
-    return " ".join(text.split("\n")[0].split()) or type(error).__name__
+    lines = [line for line in (str(error) or str(error.__cause__)).splitlines() if line.strip()]
+    return " ".join(lines[0].split()) if lines else type(error).__name__
+
+
+def about(error: OSError) -> str:
+    return f"{error.filename or 'a file'}: {error.strerror or error}; free some room, or correct the path"
 
 
 def fail(message: str, status: int = 2) -> int:

@@ -47,7 +47,13 @@ class RunFolder:
         file = self.path / "config.yaml"
         if not file.exists():
             return
-        differing = differences(yaml.safe_load(file.read_text()), config)
+        try:
+            old = yaml.safe_load(file.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError):
+            old = None
+        if not isinstance(old, Mapping):
+            raise ConfigError(f"{file} is damaged; move its folder away, or give this run a tag of its own with tag=<name>")
+        differing = differences(old, config)
         if differing:
             raise ConfigError(
                 f"{self.path} holds a run with another configuration ({'; '.join(differing)}); "

@@ -20,7 +20,8 @@ def resolve(config: DictConfig, folders: Sequence[Path], named: bool = True) -> 
     tree = config.copy()
     OmegaConf.set_struct(tree, False)
     if not named:
-        del tree["name"], tree["folder"]
+        for key in {"name", "folder", "hydra"} & set(tree):
+            del tree[key]
     names = OmegaConf.select(tree, "scenario.datasets")
     if names is not None:
         files = {file.stem: file for folder in folders for file in (folder / "data").glob("*.yaml")}

@@ -38,7 +38,10 @@ def execute(config: Config, folder: RunFolder, stop: Callable[[], int]) -> list[
     runtime = config["runtime"]
     if runtime["threads"]:
         torch.set_num_threads(runtime["threads"])
-    fabric = Fabric(accelerator=runtime["device"], devices=1, precision=runtime["precision"])
+    try:
+        fabric = Fabric(accelerator=runtime["device"], devices=1, precision=runtime["precision"])
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"runtime.device={runtime['device']} is not on this machine ({error}); give auto or cpu") from error
     datasets, stream = make_stream(config)
     original = stream
     strategy = build(config["strategy"], runtime["allow_targets"])

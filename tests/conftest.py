@@ -27,3 +27,30 @@ def _default_dtype() -> Iterator[None]:
     """A run at 64-true changes torch's default; the next test starts from float32."""
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def make_learner():
+    """learner(network, ...) at 64-true on the CPU, its view raw / 255, plain SGD."""
+    from lightning_fabric import Fabric
+
+    from cl_bench.core.learner import Learner
+    from cl_bench.core.schedule import Constant
+    from cl_bench.objectives.supervised import Supervised
+
+    def make(network: torch.nn.Module, masks: torch.Tensor | None = None, loss_over: str = "all", rate: float = 0.1) -> Learner:
+        learner = Learner(
+            network=network.double(),
+            objective=Supervised(loss_over=loss_over),
+            view=lambda raw, rng: raw.double() / 255,
+            make_optimizer=lambda parameters: torch.optim.SGD(parameters, lr=rate),
+            schedule=Constant(),
+            clip=None,
+            batch_norm="train",
+            fabric=Fabric(accelerator="cpu", devices=1, precision="64-true"),
+            seed=5,
+        )
+        learner.masks = masks
+        return learner
+
+    return make

@@ -146,7 +146,9 @@ def test_joint_is_the_whole_stream_at_the_last_place() -> None:
     joint = stream.merged()
     (only,) = joint.experiences
     assert only.index == 2 and only.classes == tuple(range(6)) and joint.tests is stream.tests and joint.seen(2) == tuple(range(6))
-    assert len(only.train) == sum(len(e.train) for e in stream.experiences) and len(only.valid) == sum(len(e.valid) for e in stream.experiences)
+    assert len(only.train) == sum(len(e.train) for e in stream.experiences) and len(only.valid) == sum(
+        len(e.valid) for e in stream.experiences
+    )
     assert rows(only.train) == set().union(*(rows(e.train) for e in stream.experiences))
     assert torch.equal(only.train.raw[:, 0, 0, 0].long(), only.train.y)
 

@@ -69,7 +69,7 @@ class Learner:
         number = fold(self.seed, purpose, *place)
         self.rng.manual_seed(number)
         self.view_rng.manual_seed(number)
-        reseed_global(number)
+        reseed_global(number, cuda=self.device.type == "cuda")
 
     def train_mode(self, first_task: bool) -> None:
         """Training mode; batch-norm statistics stand still after the first task where asked."""

@@ -17,8 +17,8 @@ def generator(seed: int, purpose: str, *place: int, device: torch.device | str =
     return torch.Generator(device).manual_seed(fold(seed, purpose, *place))
 
 
-def reseed_global(number: int) -> None:
-    """Point torch's own generators (dropout, initial weights) at one number."""
+def reseed_global(number: int, cuda: bool | None = None) -> None:
+    """Point torch's own generators (dropout, initial weights) at one number; cuda None looks for a device, 100 us."""
     torch.default_generator.manual_seed(number)
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() if cuda is None else cuda:
         torch.cuda.manual_seed_all(number)

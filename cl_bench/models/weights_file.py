@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -40,7 +41,8 @@ def read_weights(path: Path) -> dict:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's remarks on odd pickles: the error below says it
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ConfigError(f"model.init={path} is no plain tensor file (a pickle with code, or not a pickle); {advice}") from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:

@@ -29,8 +29,8 @@ def final_accuracy(runs: pd.DataFrame, by: Sequence[str], kind: str = "class_il"
         label = ", ".join(map(str, key if isinstance(key, tuple) else (key,)))
         n = last.shape[1]
         cells = {task: cell(float(row.mean()), float(row.std(ddof=1)), n, n) for task, row in last.iterrows()}
-        lines.append({"final accuracy on": label, **cells, "n": str(n)})
-    tasks = [column for column in lines[0] if column not in ("final accuracy on", "n")]
+        lines.append({"tag": label, **cells, "n": str(n)})
+    tasks = [column for column in lines[0] if column not in ("tag", "n")]
     for label, values in references(runs).items():
-        lines.append({"final accuracy on": label, **{t: f"{v:.4f}" for t, v in zip(tasks, values)}, "n": "published"})
-    return pd.DataFrame(lines, columns=["final accuracy on", *tasks, "n"])
+        lines.append({"tag": label, **{t: f"{v:.4f}" for t, v in zip(tasks, values)}, "n": "published"})
+    return pd.DataFrame(lines, columns=["tag", *tasks, "n"])

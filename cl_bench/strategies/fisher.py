@@ -19,14 +19,15 @@ from cl_bench.strategies.weights import flatten
 
 def fisher(estimator: str, learner: Learner, task: Experience, order: Tensor, batch_size: int) -> Tensor:
     """F [P] over the parameters in learner.parameters, from the examples of task at order [N]."""
-    was_training = learner.network.training
+    modes = [(module, module.training) for module in learner.network.modules()]
     batches = [index.to(learner.device) for index in order.split(batch_size)]
     if estimator == "legacy":
         result = _legacy(learner, task, batches)
     else:
         learner.network.eval()  # a per-example gradient through batch statistics does not exist
         result = (_batched if estimator == "batched" else _per_example)(estimator, learner, task, batches)
-    learner.network.train(was_training)
+    for module, training in modes:  # each its own: batch norm may be frozen
+        module.training = training
     return result
 
 
@@ -86,6 +87,8 @@ def _legacy(learner: Learner, task: Experience, batches: list[Tensor]) -> Tensor
     the mean over all is differentiated once and then squared, and batch norm stays in training mode,
     so that the pass moves its running statistics."""
     learner.network.train()
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches = [*batches[:-2], torch.cat(batches[-2:])]  # batch norm cannot take a batch of one
     total, pairs = torch.zeros_like(flatten(learner.parameters)), 0
     for index in batches:
         log_p, y = _log_probabilities(learner, task, index)

@@ -2,12 +2,13 @@
 
 For a Linear layer the gradient of example n is g_n a_n^T, so its square summed over n is
 (G*G)^T (A*A): one product of matrices. Convolutions and token-wise layers sum over places first,
-norm layers have one product per channel. Parameters of other modules, and of modules called twice
-in one forward pass, take torch.func's vmap(grad); the numbers are the same.
+norm layers have one product per channel. Parameters of other modules, of modules called twice in one
+forward pass or not at all, and parameters that modules share take torch.func's vmap(grad); the numbers are the same.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,8 +26,11 @@ class SquaredGradients:
 
     def __init__(self, network: nn.Module, parameters: Sequence[Tensor]):
         self.network, self.parameters = network, parameters
+        owned = [id(p) for m in network.modules() for p in m.parameters(recurse=False)]
+        shared = {i for i, count in Counter(owned).items() if count > 1}  # the square of a sum is no sum of squares
         wanted = {id(p) for p in parameters}
-        self.layers = [m for m in network.modules() if _reads(m) and any(id(p) in wanted for p in m.parameters(recurse=False))]
+        own = {m: {id(p) for p in m.parameters(recurse=False)} for m in network.modules() if _reads(m)}
+        self.layers = [m for m, ids in own.items() if ids & wanted and not ids & shared]
 
     def __call__(self, images: Tensor, log_p: Callable[[Tensor], Tensor], choose: Choose) -> Tensor:
         calls, scores = self._record(images, log_p)
@@ -43,7 +47,8 @@ class SquaredGradients:
                 for parameter, square in _squares(module, given, g):
                     if id(parameter) in total:
                         total[id(parameter)] += square
-        self._add_rest(total, images, log_p, targets)
+        covered = {id(p) for m, _, _ in calls for p in m.parameters(recurse=False)}
+        self._add_rest(covered, total, images, log_p, targets)
         return torch.cat([total[id(p)].reshape(-1) for p in self.parameters])
 
     def _record(self, images: Tensor, log_p: Callable[[Tensor], Tensor]) -> tuple[list[tuple[nn.Module, Tensor, Tensor]], Tensor]:
@@ -61,9 +66,13 @@ class SquaredGradients:
                 hook.remove()
 
     def _add_rest(
-        self, total: dict[int, Tensor], images: Tensor, log_p: Callable[[Tensor], Tensor], targets: list[tuple[Tensor, Tensor]]
+        self,
+        covered: set[int],
+        total: dict[int, Tensor],
+        images: Tensor,
+        log_p: Callable[[Tensor], Tensor],
+        targets: list[tuple[Tensor, Tensor]],
     ) -> None:
-        covered = {id(p) for m in self.layers for p in m.parameters(recurse=False)}
         rest = {n: p for n, p in self.network.named_parameters() if id(p) in total and id(p) not in covered}
         if not rest:
             return
@@ -80,8 +89,19 @@ class SquaredGradients:
 
 
 def _reads(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear | nn.LayerNorm | nn.BatchNorm1d | nn.BatchNorm2d) or (
-        isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    """Exact types: a subclass may do more (timm's BatchNormAct2d); timm's LayerNorm only picks another kernel."""
+    kind = type(module)
+    if kind in (nn.Linear, nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d) or (kind.__module__, kind.__name__) == (
+        "timm.layers.norm",
+        "LayerNorm",
+    ):
+        return True
+    return (
+        kind is nn.Conv2d
+        and isinstance(module, nn.Conv2d)
+        and module.groups == 1
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
     )
 
 

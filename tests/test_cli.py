@@ -1,0 +1,120 @@
+"""Help, what a run leaves, and experiment=smoke."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from programs import run
+
+from cl_bench import cli
+
+FOLDER = "outputs/split_digits/mlp/supervised_sequential/default/seed0"
+FIGURES = [
+    "average_accuracy",
+    "average_forgetting",
+    "forgetting_last_minus_learned",
+    "forgetting_over_T",
+    "backward_transfer",
+    "forward_transfer",
+    "learning_accuracy",
+    "anytime_accuracy",
+]
+
+
+@pytest.fixture(scope="module")
+def default(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """(folder of the default run, what was printed)."""
+    folder = tmp_path_factory.mktemp("default")
+    status, out, err = run(folder, "train.epochs=1")
+    assert (status, err) == (0, "")
+    return folder / FOLDER, out
+
+
+def test_help_lists_groups_and_five_examples(tmp_path: Path) -> None:
+    began = time.perf_counter()
+    status, out, err = run(tmp_path, "--help")
+    assert (status, err) == (0, "") and time.perf_counter() - began < 2
+    for group in cli.GROUPS:
+        line = next(line for line in out.splitlines() if line.startswith(f"  {group} "))
+        assert all(name in line for name in cli.choices(group))
+    assert out.count("  python -m cl_bench") == 5
+
+
+def test_what_answers_at_once_imports_no_torch() -> None:
+    code = "import sys, cl_bench.__main__, cl_bench.cli; cl_bench.cli.check(['strategy=ewc']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["strategy=ewc", "model=vit_b"],
+        ["-m", "model=vit_xs,vit_s,vit_b", "strategy=sequential,ewc,er", "seed=0,1,2"],
+        ["seed=0,1", "-m"],
+        ["experiment=demo"],
+        ["experiment=ewc_mnist_fashion", "full=true"],
+        ["-m", "model=glob(vit*)", "seed=range(0,2)"],
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "-m", "seed=0,1"],
+    ],
+    ids=" ".join,
+)
+def test_copied_commands_are_accepted(words: list[str]) -> None:
+    ordered, sweep = cli.check(words)
+    assert sorted(ordered) == sorted(words)
+    assert (sweep is not None) == ("-m" in words or any(w.startswith("experiment") for w in words))
+
+
+def test_cfg_prints_the_configuration(tmp_path: Path) -> None:
+    status, out, err = run(tmp_path, "--cfg", "job", "strategy=ewc")
+    assert (status, err) == (0, "") and yaml.safe_load(out)["strategy"]["_target_"].endswith(".EWC")
+    assert not any(tmp_path.iterdir())
+
+
+def test_default_run_leaves_the_contract(default: tuple[Path, str]) -> None:
+    folder, printed = default
+    tables = {f"{kind}_{reading}.csv" for kind in ("accuracy", "forgetting") for reading in ("class_il", "task_il")}
+    assert {p.name for p in folder.iterdir()} == {"config.yaml", "provenance.json", "metrics.jsonl", "summary.csv", "run.log"} | tables
+    for name in tables:
+        header, *rows = list(csv.reader((folder / name).open()))
+        assert header == ["after", "task0", "task1", "task2", "task3", "task4"]
+        assert [row[0] for row in rows] == list("01234")
+        assert all(bool(cell) == (task <= after) for after, row in enumerate(rows) for task, cell in enumerate(row[1:]))
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(list(line) == ["after", "on", "metric", "value"] for line in lines) and len(lines) == 2 * 15
+    header, *rows = list(csv.reader((folder / "summary.csv").open()))
+    assert header == ["metric", "value"]
+    assert {row[0] for row in rows} == {f"{reading}_{name}" for reading in ("class_il", "task_il") for name in FIGURES}
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["train"]["epochs"] == 1 and "hydra" not in config
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["command"] == ["train.epochs=1"] and provenance["parameters"] > 1000
+    assert {"commit", "versions", "device", "threads", "data", "weights", "seconds", "peak_memory_mib"} <= set(provenance)
+    assert "accuracy, class_il" in printed and "average_forgetting" in printed
+
+
+def test_run_again_is_skipped_and_another_configuration_refused(default: tuple[Path, str]) -> None:
+    folder, _ = default
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    status, out, err = run(folder.parents[5], "train.epochs=1")
+    assert (status, err) == (0, "") and "finished already, skipped" in out
+    status, _, err = run(folder.parents[5], "train.epochs=2")
+    assert status == 2 and err.startswith("error: ") and err.count("\n") == 1
+    assert "train.epochs: 1 there, 2 here" in err and "tag=" in err
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_smoke(tmp_path: Path) -> None:
+    status, out, err = run(tmp_path, "experiment=smoke", "strategy=er_ewc", "runtime.save_backbone=true")
+    assert (status, err) == (0, "") and "summary" in out
+    folder = tmp_path / "outputs/toy_toy/mlp/supervised_er_ewc/smoke/seed0"
+    assert (folder / "backbone.safetensors").exists()
+    summary = dict(csv.reader((folder / "summary.csv").open()))
+    assert all(summary[f"class_il_{name}"] for name in FIGURES)  # look.future and look.before: none is empty

@@ -1,0 +1,133 @@
+"""Every file under conf/ composes, binds and builds: a new one is picked up by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from cl_bench.build import build
+from cl_bench.checks import NODES, OF_MODEL, problems
+from cl_bench.cli import CONF, GROUPS, check, choices
+from cl_bench.core.errors import ConfigError
+from cl_bench.resolve import resolve
+
+EVERY = [(group, name) for group in GROUPS for name in choices(group)]
+COSTLY = ("resnet101", "vit_b")  # built on torch's meta device
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return resolve(compose("config", overrides=list(overrides)), [CONF], named=False)
+
+
+def test_groups_are_the_folders() -> None:
+    folders = {path.name for path in CONF.iterdir() if path.is_dir()}
+    assert set(GROUPS) == folders - {"hydra"}  # Hydra's own: launchers
+    assert all(choices(group) for group in GROUPS)
+
+
+@pytest.mark.parametrize(("group", "name"), EVERY)
+def test_composes_and_binds(group: str, name: str) -> None:
+    override = f"{group}=[{name}]" if group == "probe" else f"{group}={name}"
+    more = {("scenario", "toy"): ["data=toy"], ("data", "toy"): ["scenario=toy"]}.get((group, name), [])
+    config = composed(override, *more)
+    assert problems(config) == []
+    check([override, *more])  # what the command line does first
+
+
+@pytest.mark.parametrize(("group", "name"), EVERY)
+def test_says_what_it_is(group: str, name: str) -> None:
+    """Its first comment is the line of help."""
+    lines = (CONF / group / f"{name}.yaml").read_text().splitlines()
+    line = next(line for line in lines if not line.startswith("# @package"))
+    assert line.startswith("# ") and len(line) > 10
+
+
+@pytest.mark.parametrize("name", choices("strategy"))
+@pytest.mark.parametrize("group", ["scenario", "objective", "model", "train"])
+def test_strategies_bind_beside_every_choice(group: str, name: str) -> None:
+    for choice in choices(group):
+        more = ["data=toy"] if choice == "toy" else []
+        assert problems(composed(f"strategy={name}", f"{group}={choice}", *more)) == [], choice
+
+
+@pytest.mark.parametrize("group", [g for g in NODES if g not in ("model", "probe")])
+def test_builds(group: str) -> None:
+    for name in choices(group):
+        config = composed(f"{group}={name}", *(["data=toy"] if name == "toy" else []))
+        assert build(config[group], config["runtime"]["allow_targets"]) is not None
+
+
+@pytest.mark.parametrize("name", choices("probe"))
+def test_builds_probe(name: str) -> None:
+    config = composed(f"probe=[{name}]")
+    (probe,) = build(config["probe"], config["runtime"]["allow_targets"]).values()
+    assert callable(probe)
+
+
+@pytest.mark.parametrize("name", choices("train"))
+def test_builds_train(name: str) -> None:
+    config = composed(f"train={name}")
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = build(config["train"]["optimizer"], config["runtime"]["allow_targets"])([weight])
+    schedule = build(config["train"]["schedule"], config["runtime"]["allow_targets"])
+    assert isinstance(optimizer, torch.optim.Optimizer) and 0 <= schedule(0, 10) <= 1
+
+
+@pytest.mark.parametrize("name", choices("model"))
+def test_builds_model(name: str) -> None:
+    """At the size of small pictures; the widest only as shapes."""
+    config = composed(f"model={name}")
+    node = {k: v for k, v in config["model"].items() if k not in OF_MODEL}
+    device = torch.device("meta" if name in COSTLY else "cpu")
+    with device, torch.no_grad():
+        backbone, dim = build(node, config["runtime"]["allow_targets"], input_shape=(3, 16, 16), pretrained=False)
+        assert backbone.eval()(torch.zeros(2, 3, 16, 16)).shape == (2, dim)
+
+
+def test_mistakes_of_a_node_are_named() -> None:
+    config = composed("strategy=ewc")
+    config["strategy"] |= {"strength": -1, "mode": "onlin", "sample": 3}
+    del config["strategy"]["decay"]
+    found = " | ".join(problems(config))
+    for text in ("strategy.strength=-1", "did you mean online", "strategy.sample is no setting", "strategy.decay is missing"):
+        assert text in found
+
+
+@pytest.mark.parametrize(
+    "line", ["strategy=ewcc", "strategy.strengh=1", "train.batch_size=0", "scenario.tasks=3", "look.part=valid", "model.init=no.pth"]
+)
+def test_the_command_line_refuses(line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(["strategy=ewc", line] if "strengh" in line else [line])
+    assert "\n" not in str(caught.value) and line.partition("=")[0] in str(caught.value)
+
+
+def test_no_number_is_decided_outside_conf() -> None:
+    """Every setting of a class or function named in conf/ is written there: none has a default in Python."""
+    import importlib
+    import inspect
+
+    def targets(node: Any) -> set[str]:
+        if isinstance(node, dict):
+            own = {node["_target_"]} if "_target_" in node else set()
+            return own.union(*map(targets, node.values()))
+        return set().union(*map(targets, node)) if isinstance(node, list) else set()
+
+    named = set()
+    for group, name in EVERY:
+        named |= targets(composed(f"{group}=[{name}]" if group == "probe" else f"{group}={name}", *(["data=toy"] if name == "toy" else [])))
+    ours = sorted(t for t in named if t.startswith("cl_bench."))
+    assert len(ours) > 10
+    for target in ours:
+        module, _, name = target.rpartition(".")
+        signature = inspect.signature(getattr(importlib.import_module(module), name))
+        assert all(p.default is p.empty for p in signature.parameters.values()), target
+
+
+def test_conf_is_found() -> None:
+    assert Path(CONF).is_dir() and (CONF / "config.yaml").is_file()

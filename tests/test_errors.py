@@ -1,0 +1,135 @@
+"""Each mistake through the real command line: one line on stderr, status 2, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from programs import run, seeds
+from safetensors.torch import save_file
+
+MISTAKES = {  # command -> words of the message
+    "strategy=ewcc": ["strategy=ewcc", "did you mean ewc", "sequential"],
+    "modle=mlp": ["modle", "did you mean model"],
+    "sed=1": ["sed", "did you mean seed"],
+    "strategy=ewc strategy.strenght=1": ["strategy.strenght", "did you mean strategy.strength"],
+    "strategy.strenght=1 train.foo=2": ["2 mistakes", "strategy.strenght", "train.foo", "train.epochs"],
+    "seed=abc": ["seed=abc", "a whole number of 0 or more"],
+    "train.batch_size=0": ["train.batch_size=0", "1 or more"],
+    "train.epochs=null": ["train.epochs=null", "train.steps=null"],
+    "train.optimizer=3": ["train.optimizer=3", "_target_"],
+    "strategy=ewc strategy.strength=abc": ["strategy.strength=abc", "a number of 0 or more"],
+    "model.hidden=400": ["model.hidden=400", "a list"],
+    "scenario.tasks=3": ["scenario.tasks=3", "does not divide 10 classes", "[1, 2, 5, 10]"],
+    "scenario.tasks=[3,3,3]": ["adds up to 9", "10 classes"],
+    "strategy=ewc scenario.announced=false": ["EWC needs task boundaries", "strategy=er", "scenario.announced=true"],
+    "model.init=/nowhere.pth": ["model.init=/nowhere.pth", "scratch", "pretrained"],
+    "scenario=sequence scenario.datasets=[digit]": ["digit", "did you mean digits"],
+    "strategy=ewcc sed=1 train.batch_size=0 model.init=/x.pth": ["4 mistakes", "ewcc", "sed=1", "train.batch_size=0", "/x.pth"],
+    "experiment=smok": ["experiment=smok", "did you mean smoke", "demo"],
+    "-m seed=0,abc": ["seed=abc"],
+    "-m strategy=ewc,erx seed=0,1": ["strategy=erx", "did you mean er"],
+    "seed=0,1": ["seed=0,1", "add -m"],
+    "-m seed=0,,1": ["seed=0,,1", "key=value"],
+    "-m seed=[0": ["key=value"],
+    "seed": ["seed", "key=value"],
+    "=3": ["=3", "key=value"],
+    "--foo": ["--foo", "--help"],
+    "--config-dir /nowhere": ["/nowhere", "--config-dir"],
+    "--config-name foo": ["--config-dir"],
+    "~seed": ["~seed", "cannot be removed"],
+    "+foo=1": ["+foo=1"],
+    "strategy=null": ["strategy=", "sequential"],
+    "tag=../x": ["tag=../x", "folder name"],
+    "runtime.device=gpuu": ["runtime.device=gpuu", "cuda"],
+    "strategy._target_=os.system": ["os.system", "not allowed to be called", "cl_bench."],
+    "hydra/launcher=jobib": ["jobib", "did you mean joblib"],
+    "-m hydra/launcher=ray seed=0,1": ["ray", "pip install 'cl-bench[ray]'"],
+}
+
+
+def one_line(outcome: tuple[int, str, str], *words: str) -> None:
+    status, _, err = outcome
+    assert status == 2 and err.startswith("error: ") and err.count("\n") == 1, err
+    assert not [word for word in words if word not in err], err
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_mistakes_of_the_configuration(command: str, tmp_path: Path) -> None:
+    if "launcher=ray" in command and find_spec("ray"):
+        pytest.skip("ray is installed")
+    began = os.times()
+    one_line(run(tmp_path, *command.split()), *MISTAKES[command])
+    spent = os.times()
+    assert spent.children_user - began.children_user < 2  # of the processor: other tests run beside this one
+    assert not any(tmp_path.iterdir())
+
+
+class Code:
+    """A pickle that would run a program."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def bad_weights(tmp_path: Path) -> dict[str, Path]:
+    """Files that are no weights of the smoke run's backbone."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    files = {name: folder / name for name in ("cut.safetensors", "other.safetensors", "cut.pth", "code.pth")}
+    save_file({"a": torch.zeros(1000)}, files["cut.safetensors"])
+    files["cut.safetensors"].write_bytes(files["cut.safetensors"].read_bytes()[:500])
+    save_file({"a": torch.zeros(10)}, files["other.safetensors"])
+    torch.save({"a": torch.zeros(1000)}, files["cut.pth"])
+    files["cut.pth"].write_bytes(files["cut.pth"].read_bytes()[:900])
+    files["code.pth"].write_bytes(pickle.dumps(Code(tmp_path / "ran")))
+    return files
+
+
+def test_unreadable_weights(bad_weights: dict[str, Path], tmp_path: Path) -> None:
+    """All four in one sweep: each is told, in one line, and none leaves a folder."""
+    listed = ",".join(str(file) for file in bad_weights.values())
+    outcome = run(tmp_path, "-m", "experiment=smoke", f"model.init={listed}")
+    one_line(
+        outcome, "4 of 4 runs failed", *map(str, bad_weights.values()), "truncated", "a pickle with code", "does not fit this backbone"
+    )
+    assert not (tmp_path / "ran").exists() and not seeds(tmp_path)
+
+
+def test_outputs_under_a_plain_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    one_line(run(tmp_path, "experiment=smoke", "runtime.outputs=file/out"), "file/out", "runtime.outputs=")
+    one_line(run(tmp_path, "-m", "experiment=smoke", "runtime.outputs=file/out"), "file/out")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_data_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("CL_BENCH_DATA", str(tmp_path / "data"))
+    one_line(run(tmp_path, "data=cifar10"), "cifar-10-batches-py", str(tmp_path / "data"), "Three ways", "data.root=")
+    assert not seeds(tmp_path)
+
+
+def test_loss_that_is_not_finite(tmp_path: Path) -> None:
+    began = time.time()
+    one_line(run(tmp_path, "experiment=smoke", "train.optimizer.lr=1e30"), "task0", "epoch 1", "step ", "train.optimizer.lr")
+    (folder,) = seeds(tmp_path)
+    assert not (folder / "summary.csv").exists() and time.time() - began < 120
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "checkpoint.pt"])
+def test_damaged_run_folder_is_kept(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "outputs/toy_toy/mlp/supervised_sequential/smoke/seed0"
+    folder.mkdir(parents=True)
+    (folder / name).write_text("a: [b")
+    one_line(run(tmp_path, "experiment=smoke"), str(Path(*folder.parts[-6:]) / name), "damaged")
+    assert (folder / name).read_text() == "a: [b"

@@ -1,0 +1,245 @@
+"""Every Fisher estimator against its slow obvious twin: one example, one class, one backward pass at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cl_bench.core.learner import Learner, Network
+from cl_bench.core.types import Examples, Experience
+from cl_bench.models.mlp import mlp
+from cl_bench.models.timm_models import resnet, vit
+from cl_bench.strategies.fisher import fisher
+
+CLASSES, INDEX, OWN = 5, 1, (2, 3)
+ESTIMATORS = ("exact", "sample", "empirical", "batched", "legacy")
+MASKS = {
+    "all": None,
+    "own": torch.tensor([[1, 1, 0, 0, 0], [0, 0, 1, 1, 0]], dtype=torch.bool),
+    "seen": torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 0]], dtype=torch.bool),
+}
+
+
+class Twice(nn.Module):
+    """One layer called twice, and its neighbours called once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again, self.norm = nn.Linear(64, 6), nn.Linear(6, 6), nn.LayerNorm(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.again(self.first(x.flatten(1))).tanh()
+        return self.norm(self.again(x))
+
+
+class Tied(nn.Module):
+    """Two layers with one weight: its gradient is a sum, which is to be squared once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.a, self.b = nn.Linear(64, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.b.weight = self.a.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(self.first(x.flatten(1))).tanh())
+
+
+class Attends(nn.Module):
+    """nn.MultiheadAttention reads the weights of its Linear without calling it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1, 2)
+        return self.attention(x, x, x, need_weights=False)[0].mean(1)
+
+
+class NormAct(nn.BatchNorm2d):
+    """A subclass of a known layer that does more than the layer, as timm's BatchNormAct2d."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.leaky_relu(super().forward(x), 0.1)
+
+
+def conv(norm: type[nn.BatchNorm2d] = nn.BatchNorm2d) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3, stride=2, padding=1, bias=False),
+        norm(3),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(3, 6, 3, padding=2, dilation=2),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(6, 6, 3, groups=3),  # groups take the slow path
+        nn.BatchNorm2d(6),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+    )
+
+
+BACKBONES = {
+    "mlp": lambda: mlp(input_shape=(1, 8, 8), hidden=[7, 6], batch_norm=False, pretrained=False),
+    "mlp_bn": lambda: mlp(input_shape=(1, 8, 8), hidden=[7, 6], batch_norm=True, pretrained=False),
+    "conv": lambda: (conv(), 24),
+    "norm_act": lambda: (conv(NormAct), 24),
+    "vit": lambda: vit(input_shape=(1, 8, 8), name="vit_tiny_patch16_224", patch_size=4, width=8, depth=2, heads=2, pretrained=False),
+    "twice": lambda: (Twice(), 6),
+    "tied": lambda: (Tied(), 6),
+    "attends": lambda: (Attends(), 8),
+}
+
+
+def network(name: str) -> Network:
+    """Weights and running statistics away from their defaults."""
+    torch.manual_seed(0)
+    backbone, dim = BACKBONES[name]()
+    net = Network(backbone, nn.Linear(dim, CLASSES)).double()
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for tensor in (module.running_mean, module.running_var, module.weight.data, module.bias.data):
+                tensor.copy_(torch.rand(tensor.shape) + 0.5)
+    for key, parameter in net.named_parameters():
+        if key.endswith(("cls_token", "pos_embed")):
+            nn.init.normal_(parameter)
+    return net
+
+
+def task(count: int = 11) -> Experience:
+    rng = torch.Generator().manual_seed(1)
+    raw = torch.randint(0, 256, (count, 1, 8, 8), generator=rng).to(torch.uint8)
+    return Experience(INDEX, "task1", Examples(raw, torch.randint(2, 4, (count,), generator=rng)), OWN)
+
+
+# ---------------------------------------------------------------- the twins
+
+
+def log_p(learner: Learner, raw: Tensor) -> Tensor:
+    logits = learner.network(raw.double() / 255)
+    if learner.masks is not None:
+        logits = logits + torch.where(learner.masks[INDEX], 0.0, -torch.inf)
+    return logits - logits.logsumexp(1, keepdim=True)
+
+
+def squared(value: Tensor, learner: Learner) -> Tensor:
+    grads = torch.autograd.grad(value, learner.parameters, retain_graph=True)
+    return torch.cat([g.flatten() for g in grads]) ** 2
+
+
+def slow(estimator: str, learner: Learner, data: Examples, order: Tensor, batch_size: int) -> Tensor:
+    if estimator == "legacy":
+        learner.network.train()
+        batches = list(order.split(batch_size))
+        if len(batches[-1]) == 1:  # joins its neighbour, for batch norm's sake
+            batches[-2:] = [torch.cat(batches[-2:])]
+        found = [log_p(learner, data.raw[b])[:, data.y[b]].flatten() for b in batches]
+        return squared(torch.cat(found).mean(), learner)
+    learner.network.eval()
+    if estimator == "batched":
+        means = [log_p(learner, data.raw[b])[range(len(b)), data.y[b]].mean() for b in order.split(batch_size)]
+        return torch.stack([squared(m, learner) for m in means]).mean(0)
+    total, draws = torch.zeros(sum(p.numel() for p in learner.parameters), dtype=torch.float64), []
+    if estimator == "sample":
+        draws = (
+            torch.cat([torch.rand(len(b), 1, generator=learner.rng, dtype=torch.float64) for b in order.split(batch_size)])
+            .flatten()
+            .tolist()
+        )
+    for place, n in enumerate(order.tolist()):
+        scores = log_p(learner, data.raw[n : n + 1])[0]
+        p = scores.detach().exp()
+        if estimator == "exact":
+            for c in range(CLASSES):
+                if p[c] > 0:
+                    total += p[c] * squared(scores[c], learner)
+        elif estimator == "empirical":
+            total += squared(scores[data.y[n]], learner)
+        else:
+            c, reached = 0, float(p[0])
+            while reached < draws[place]:
+                c, reached = c + 1, reached + float(p[c + 1])
+            total += squared(scores[c], learner)
+    return total / len(order)
+
+
+# ---------------------------------------------------------------- the tests
+
+
+def both(make_learner, name: str, estimator: str, mask: str, freeze: bool = False) -> tuple[Tensor, Tensor, Learner]:
+    results = []
+    for function in (fisher, slow):
+        net = network(name)
+        if freeze:
+            for parameter in list(net.parameters())[1::2]:
+                parameter.requires_grad_(False)
+        learner = make_learner(net, MASKS[mask])
+        learner.reseed("after task", INDEX)
+        data, order = task(), torch.tensor([9, 2, 0, 10, 4, 7, 1, 3, 5])
+        results.append(function(estimator, learner, data if function is fisher else data.train, order, 4))
+    return results[0], results[1], learner
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("name", BACKBONES)
+def test_equals_the_slow_twin(make_learner, name: str, estimator: str, mask: str) -> None:
+    fast, twin, learner = both(make_learner, name, estimator, mask)
+    assert fast.shape == (sum(p.numel() for p in learner.parameters),) and fast.dtype == torch.float64
+    assert (fast >= 0).all() and fast.sum() > 0
+    torch.testing.assert_close(fast, twin, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("estimator", ["exact", "batched"])
+@pytest.mark.parametrize("name", ["mlp_bn", "conv", "vit"])
+def test_frozen_parameters_are_left_out(make_learner, name: str, estimator: str) -> None:
+    fast, twin, _ = both(make_learner, name, estimator, "own", freeze=True)
+    torch.testing.assert_close(fast, twin, rtol=1e-6, atol=1e-12)
+
+
+def test_small_resnet_of_timm(make_learner) -> None:
+    results = []
+    for function in (fisher, slow):
+        torch.manual_seed(0)
+        backbone, dim = resnet(input_shape=(1, 8, 8), name="test_resnet", small_stem=False, pretrained=False)
+        learner = make_learner(Network(backbone, nn.Linear(dim, CLASSES)), MASKS["own"])
+        data = task(3)
+        results.append(function("exact", learner, data if function is fisher else data.train, torch.arange(3), 2))
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize("estimator", ["exact", "empirical"])
+def test_batch_size_changes_speed_only(make_learner, estimator: str, batch_size: int) -> None:
+    learner = make_learner(network("conv"))
+    order = torch.arange(11)
+    one, other = (fisher(estimator, learner, task(), order, size) for size in (4, batch_size))
+    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-15)
+
+
+def test_sample_means_exact(make_learner) -> None:
+    learner = make_learner(network("mlp"))
+    learner.rng.manual_seed(0)
+    exact = fisher("exact", learner, task(), torch.arange(11), 11)
+    drawn = fisher("sample", learner, task(), torch.arange(11).repeat(3000), 3000)
+    assert float((drawn - exact).norm() / exact.norm()) < 0.05
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("name", BACKBONES)
+def test_leaves_the_network_as_it_was(make_learner, name: str, estimator: str, training: bool) -> None:
+    learner = make_learner(network(name))
+    learner.network.train(training)
+    for module in learner.network.modules():  # train.batch_norm=frozen
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    before = {k: v.clone() for k, v in learner.network.state_dict().items()}
+    modes = [m.training for m in learner.network.modules()]
+    fisher(estimator, learner, task(), torch.arange(11), 4)
+    for key, value in learner.network.state_dict().items():
+        moves = estimator == "legacy" and key.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        assert torch.equal(value, before[key]) != moves, key
+    assert [m.training for m in learner.network.modules()] == modes
+    assert all(p.grad is None for p in learner.parameters)
+    assert not any(m._forward_hooks or m._backward_hooks for m in learner.network.modules())

@@ -1,0 +1,44 @@
+"""Sweeps in one process and by launchers: one table, failures told, a second time skipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from programs import run, seeds
+
+SMALL = ["-m", "experiment=smoke", "seed=0,1"]
+
+
+def test_sweep_twice_skips_and_says_so(tmp_path: Path) -> None:
+    status, out, err = run(tmp_path, *SMALL, "strategy=sequential,er")
+    assert (status, err) == (0, "") and out.count("starting") == 4 and out.count("┏") == 1
+    (finished, *_) = folders = seeds(tmp_path)
+    assert len(folders) == 4
+    before = {file: file.read_bytes() for folder in folders for file in folder.iterdir() if file.is_file()}
+    (finished / "summary.csv").unlink()  # this one did not come to its end
+    status, out, err = run(tmp_path, *SMALL, "strategy=sequential,er")
+    assert (status, err) == (0, "") and out.count("finished already, skipped") == 3 and out.count("starting") == 1
+    assert all(file.read_bytes() == text for file, text in before.items() if file.name in ("metrics.jsonl", "summary.csv"))
+    assert "er" in out and "sequential" in out.rpartition("┏")[2]
+
+
+def test_a_failure_does_not_stop_the_others(tmp_path: Path) -> None:
+    status, out, err = run(tmp_path, "-m", "experiment=smoke", "train.optimizer.lr=1e30,0.05", "tag=lr${train.optimizer.lr}")
+    assert status == 2 and err.startswith("error: 1 of 2 runs failed: loss is") and err.count("\n") == 1
+    assert [folder.parent.name for folder in seeds(tmp_path) if (folder / "summary.csv").exists()] == ["lr0.05"]
+    assert out.count("┏") == 1
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_launchers(launcher: str, tmp_path: Path) -> None:
+    if launcher == "joblib":
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+        words = ["hydra.launcher.n_jobs=2"]
+    else:
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher.submitit_launcher")
+        words = []
+    status, out, err = run(tmp_path, *SMALL, f"hydra/launcher={launcher}", *words, "runtime.threads=1")
+    assert (status, err) == (0, "")
+    assert [folder.name for folder in seeds(tmp_path) if (folder / "summary.csv").exists()] == ["seed0", "seed1"]
+    assert out.count("┏") == 1 and "sequential" in out
