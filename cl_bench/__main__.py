@@ -10,15 +10,15 @@ import sys
 import threading
 from itertools import pairwise
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from cl_bench import cli
 from cl_bench.core.errors import ConfigError, Interrupted, RunError
+from cl_bench.core.stop import Stop
 
 NOTES = "CL_BENCH_NOTES"  # a file where every job of a sweep, in whatever process, notes its folder or its mistake
 COMMAND = "CL_BENCH_COMMAND"  # as typed, for jobs in other processes
-received = 0  # the signal that asked us to stop
+stop = Stop()
 failures: list[str] = []
 
 
@@ -45,7 +45,7 @@ def job(config: Any) -> Path:
         from cl_bench.run import execute
 
         print(f"{path}: starting", flush=True)
-        execute(plain, folder, stop=lambda: received)
+        execute(plain, folder, stop)
     if NOTES not in os.environ:
         from cl_bench.show import show_run
 
@@ -61,16 +61,13 @@ def main() -> int:
         return 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed as tracebacks
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+        signal.signal(number, stop.handle)
     try:
         sys.argv[1:], sweep = cli.check(arguments)
         return _hydra(sweep)
     except Interrupted as stopped:
-        print("interrupted; saved: the same command goes on from here", file=sys.stderr)
+        print("interrupted; what is saved stays: the same command goes on from there", file=sys.stderr)
         return stopped.exit_status
-    except KeyboardInterrupt:
-        print("interrupted; the last save is kept: the same command goes on from there", file=sys.stderr)
-        return 128 + signal.SIGINT
     except (ConfigError, RunError) as error:
         return cli.fail(str(error))
     except OSError as error:
@@ -113,7 +110,7 @@ def _entry(config: Any) -> None:
     sys.argv[1:] = json.loads(os.environ[COMMAND])
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _stop)
+            signal.signal(number, stop.handle)
     note: dict[str, str] = {}
     try:
         note["folder"] = str(job(config).resolve())
@@ -138,14 +135,6 @@ def _threads(count: int) -> None:
             os.environ[name] = str(count)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """The loop saves at its next step; a second Ctrl-C does not wait for that."""
-    global received
-    if received or "torch" not in sys.modules:
-        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-    received = number
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from cl_bench import checkpoint
 from cl_bench.core.errors import Interrupted, RunError
 from cl_bench.core.learner import Learner
 from cl_bench.core.seeds import generator
+from cl_bench.core.stop import Stop
 from cl_bench.core.types import Examples, Experience, Stream
 from cl_bench.folder import RunFolder
 from cl_bench.probes.readout import Probe, observe
@@ -57,7 +58,7 @@ class Looks:
 class Saver:
     """Where the run stands on disk: at task ends, every save_seconds, and when asked to stop."""
 
-    def __init__(self, folder: RunFolder, identity: str, save_seconds: float, stop: Callable[[], int]):
+    def __init__(self, folder: RunFolder, identity: str, save_seconds: float, stop: Stop):
         self.folder, self.identity, self.save_seconds, self.stop = folder, identity, save_seconds, stop
         self.last = time.monotonic()
 
@@ -106,8 +107,10 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
             strategy.before_task(learner, experience)
             if number and plan.renew_optimizer:
                 learner.new_optimizer()
-        with progress.phase("train"):
+        with progress.phase("train"), saver.stop.between_steps():
             learn(learner, strategy, experience, plan, begin, number, saver, progress)
+        if saver.due:  # what follows a task can take long and is not saved half-way
+            saver.save(learner, strategy, (number, plan.total(len(experience.train))))
         if experience.announced:
             learner.reseed("after task", experience.index)
             with progress.phase("after_task"):

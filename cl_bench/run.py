@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cl_bench.checks import OF_MODEL
 from cl_bench.core.errors import ConfigError
 from cl_bench.core.learner import Learner, Network
 from cl_bench.core.seeds import fold, reseed_global
+from cl_bench.core.stop import Stop
 from cl_bench.core.types import Examples, Stream
 from cl_bench.data.resident import Dataset
 from cl_bench.data.views import Resized
@@ -32,7 +33,7 @@ from cl_bench.progress import Progress
 Config = Mapping[str, Any]
 
 
-def execute(config: Config, folder: RunFolder, stop: Callable[[], int]) -> list[str]:
+def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
     """Train, look, write the folder; returns the names of the tasks. Nothing is on disk before all is built."""
     started = time.perf_counter()
     runtime = config["runtime"]

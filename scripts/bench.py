@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from cl_bench.core.learner import Learner, Network
 from cl_bench.core.schedule import Constant
 from cl_bench.core.seeds import generator, reseed_global
+from cl_bench.core.stop import Stop
 from cl_bench.core.types import Examples, Experience, Stream
 from cl_bench.data.views import Plain
 from cl_bench.folder import RunFolder
@@ -76,7 +77,7 @@ class Bed:
         self.x, self.y = view(examples.raw, None), examples.y
         self.twin = copy.deepcopy(self.learner.network)
         self.optimizer = SGD(self.twin.parameters())
-        self.saver = Saver(RunFolder(OUT / "never-written"), "", math.inf, lambda: 0)
+        self.saver = Saver(RunFolder(OUT / "never-written"), "", math.inf, Stop())
 
     def training(self, name: str, strategy: Strategy, steps: int, pairs: int, target: float) -> Case:
         """The second task under strategy, the first being remembered but not trained on."""

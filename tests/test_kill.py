@@ -68,7 +68,7 @@ def test_killed_runs_resume_to_the_same_bytes(unbroken: Path, tmp_path: Path) ->
 def test_sigterm_and_ctrl_c_save_and_say_so(unbroken: Path, tmp_path: Path) -> None:
     for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         found, err = stop_at(tmp_path, 0.1, number)
-        assert found == status and err.count("\n") == 1 and "goes on from here" in err
+        assert found == status and err.count("\n") == 1 and "goes on from there" in err
     assert run(tmp_path, *COMMAND)[0] == 0
     (folder,) = seeds(tmp_path)
     same(unbroken, folder)

@@ -17,6 +17,7 @@ from cl_bench.build import class_flag
 from cl_bench.checks import problems
 from cl_bench.cli import CONF, choices
 from cl_bench.core.errors import Interrupted
+from cl_bench.core.stop import Stop
 from cl_bench.folder import RunFolder
 from cl_bench.resolve import resolve
 
@@ -77,11 +78,12 @@ class Runs:
         """Stopped by a signal 15 after so many looks at it, where given."""
         self.config, self.looked = config, 0
 
-        def stop() -> int:
-            self.looked += 1
-            return 15 if calls is not None and self.looked > calls else 0
+        class StopAfter(Stop):
+            def __call__(_) -> int:  # noqa: N805 - self is the runs
+                self.looked += 1
+                return 15 if calls is not None and self.looked > calls else 0
 
-        cl_bench.run.execute(config, RunFolder(path), stop)
+        cl_bench.run.execute(config, RunFolder(path), StopAfter())
         return path
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
