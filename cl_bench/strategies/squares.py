@@ -41,12 +41,18 @@ class SquaredGradients:
         total = {id(p): torch.zeros_like(p) for p in self.parameters}
         outputs = [output for _, _, output in calls]
         targets = choose(scores)
+        flat: dict[int, Tensor] = {}  # sums of G*G over the classes: a 2-D Linear layer's A*A waits for them all
         for classes, weight in targets if outputs else []:
             goal = (weight.sqrt() * scores.gather(1, classes[:, None]).squeeze(1)).sum()
-            for (module, given, _), g in zip(calls, torch.autograd.grad(goal, outputs, retain_graph=True), strict=True):
-                for parameter, square in _squares(module, given, g):
-                    if id(parameter) in total:
-                        total[id(parameter)] += square
+            for i, g in enumerate(torch.autograd.grad(goal, outputs, retain_graph=True)):
+                module, given, _ = calls[i]
+                if type(module) is nn.Linear and g.dim() == 2:
+                    flat[i] = flat[i].addcmul_(g, g) if i in flat else g.square()
+                else:
+                    _add(total, _squares(module, given, g))
+        for i, square in flat.items():
+            module, given, _ = calls[i]
+            _add(total, [(module.weight, square.t() @ given.square()), (module.bias, square.sum(0))])
         covered = {id(p) for m, _, _ in calls for p in m.parameters(recurse=False)}
         self._add_rest(covered, total, images, log_p, targets)
         return torch.cat([total[id(p)].reshape(-1) for p in self.parameters])
@@ -105,6 +111,12 @@ def _reads(module: nn.Module) -> bool:
     )
 
 
+def _add(total: dict[int, Tensor], found: list[tuple[Any, Tensor]]) -> None:
+    for parameter, square in found:
+        if id(parameter) in total:
+            total[id(parameter)] += square
+
+
 def _squares(module: Any, given: Tensor, g: Tensor) -> list[tuple[Tensor | None, Tensor]]:
     """(parameter, squared gradients summed over examples) from a layer's input and output gradient."""
     weight, bias = module.weight, module.bias
@@ -113,8 +125,6 @@ def _squares(module: Any, given: Tensor, g: Tensor) -> list[tuple[Tensor | None,
         given = F.unfold(given, *sizes).transpose(1, 2)
         g = g.flatten(2).transpose(1, 2)  # [B, places, out]
     if isinstance(module, nn.Linear | nn.Conv2d):
-        if g.dim() == 2:
-            return [(weight, g.square().t() @ given.square()), (bias, g.square().sum(0))]
         given, g = given.flatten(1, -2), g.flatten(1, -2)
         square = torch.zeros_like(weight).flatten(1)
         block = max(1, PLACES_BYTES // (square.numel() * square.element_size()))
