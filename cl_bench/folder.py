@@ -76,8 +76,8 @@ class RunFolder:
             ) from error
 
     def release(self) -> None:
+        (self.path / ".lock").unlink(missing_ok=True)  # while it is ours: nobody can wait on a name that is gone
         self.lock.release()
-        (self.path / ".lock").unlink(missing_ok=True)
 
     def read_rows(self) -> list[Row]:
         if not self.rows_file.exists():
@@ -134,9 +134,16 @@ def square_matrix(afters: Sequence[int], cells: metrics.Matrix) -> tuple[metrics
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Settings that differ and could change a number: not where and how fast a run goes."""
     a, b = _flat(old), _flat(new)
-    ignored = ("runtime.", "data_root")
-    keys = [k for k in {**a, **b} if a.get(k) != b.get(k) and not k.startswith(ignored) and not k.endswith((".root", ".cache"))]
-    return [f"{k}: {a.get(k, 'absent')} there, {b.get(k, 'absent')} here" for k in keys]
+    return [f"{k}: {a.get(k, 'absent')} there, {b.get(k, 'absent')} here" for k in {**a, **b} if a.get(k) != b.get(k) and _matters(k, b)]
+
+
+def _matters(key: str, flat: Mapping[str, Any]) -> bool:
+    """A place does not, unless it is a user's own folder of images: there the place is the data."""
+    if key.endswith(".root"):
+        return str(flat.get(key.removesuffix("root") + "_target_", "")).endswith(".Folder")
+    if key.startswith("runtime."):
+        return key == "runtime.precision"
+    return key != "data_root" and not key.endswith(".cache")
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

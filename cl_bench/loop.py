@@ -40,8 +40,11 @@ class Plan:
         sizes = [self.batch_size] * full + [rest] * (rest > 0)
         return sizes if rest != 1 or not full else [*sizes[:-2], sizes[-2] + 1]
 
-    def total(self, count: int) -> int:
-        return self.steps if self.steps is not None else (self.epochs or 0) * len(self.portions(count))
+    def total(self, experience: Experience) -> int:
+        """Steps of an experience."""
+        if self.steps is not None:
+            return self.steps * experience.merges
+        return (self.epochs or 0) * len(self.portions(len(experience.train)))
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
         with progress.phase("train"), saver.stop.between_steps():
             learn(learner, strategy, experience, plan, begin, number, saver, progress)
         if saver.due:  # what follows a task can take long and is not saved half-way
-            saver.save(learner, strategy, (number, plan.total(len(experience.train))))
+            saver.save(learner, strategy, (number, plan.total(experience)))
         if experience.announced:
             learner.reseed("after task", experience.index)
             with progress.phase("after_task"):
@@ -125,7 +128,7 @@ def learn(
     """The steps of one experience, from `step` on."""
     data, task = experience.train.to(learner.device), experience.index
     portions = plan.portions(len(data))
-    total = plan.total(len(data))
+    total = plan.total(experience)
     pending: list[Tensor] = []
     while step < total:
         epoch, first = divmod(step, len(portions))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import resource
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from cl_bench.models.weights_file import load_weights
 from cl_bench.progress import Progress
 
 Config = Mapping[str, Any]
+LIBRARIES = ("torch", "torchvision", "timm", "numpy", "lightning-fabric", "hydra-core")
 
 
 def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
@@ -49,21 +52,21 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
     stream = strategy.arrange(stream)
     learner, weights = make_learner(config, stream, fabric)
     strategy.prepare(learner, stream)
+    plan = Plan(**{key: config["train"][key] for key in ("batch_size", "epochs", "steps", "renew_optimizer")})
+    look = config["look"]
+    looks = Looks(
+        held_out(original, look["part"]),
+        build(config["probe"], runtime["allow_targets"]),
+        look["future"],
+        look["before"],
+        look["batch_size"],
+    )
     folder.claim(config)
     try:
         progress = Progress(folder.path / "run.log", runtime["progress"])
         progress.say(str(stream))
         parameters = sum(p.numel() for p in learner.network.parameters())
         progress.say(f"{config['name']['model']}: {parameters:,} parameters; {weights['text']}")
-        plan = Plan(**{key: config["train"][key] for key in ("batch_size", "epochs", "steps", "renew_optimizer")})
-        look = config["look"]
-        looks = Looks(
-            held_out(original, look["part"]),
-            build(config["probe"], runtime["allow_targets"]),
-            look["future"],
-            look["before"],
-            look["batch_size"],
-        )
         data_sums = {d.name: d.checksum for d in datasets}
         saver = Saver(folder, f"{data_sums} {weights['sha256']}", runtime["save_seconds"], stop)
         if folder.checkpoint.exists():
@@ -102,6 +105,9 @@ def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learne
     weights: dict[str, str | None] = {"init": str(model["init"]), "sha256": None, "text": f"weights: {model['init']}"}
     if model["init"] not in ("scratch", "pretrained"):
         weights["sha256"], weights["text"] = load_weights(backbone, Path(model["init"]).expanduser())
+    elif model["init"] == "pretrained":
+        tensors = (t.detach().contiguous().view(-1).view(torch.uint8).numpy() for t in backbone.state_dict().values())
+        weights["sha256"] = hashlib.sha256(b"".join(t.tobytes() for t in tensors)).hexdigest()
     view = build(config["view"], allow)
     if size is not None or model["channels"] is not None:
         view = Resized(view, model["channels"], size)
@@ -154,7 +160,7 @@ def provenance(
         "command": sys.argv[1:],
         "cl_bench": cl_bench.__version__,
         "commit": commit(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
         "threads": torch.get_num_threads(),
         "data": dict(data),

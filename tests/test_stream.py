@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.core.schedule import Constant, WarmupCosine
-from cl_bench.core.types import Examples
+from cl_bench.core.types import Examples, Experience
 from cl_bench.data.resident import Dataset, in_memory
 from cl_bench.data.views import CropFlip, Plain, Resized
 from cl_bench.loop import Plan
@@ -160,7 +160,9 @@ def test_portions(batch_size: int, count: int) -> None:
     assert all(size == batch_size for size in sizes[:-1])
     if count > 1 and batch_size > 1:
         assert 1 not in sizes  # batch norm cannot take it
-    assert Plan(batch_size, 3, None, True).total(count) == 3 * len(sizes) and Plan(batch_size, None, 7, True).total(count) == 7
+    whole = Experience(0, "whole", Examples(torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.zeros(count)), (0,), merges=4)
+    assert Plan(batch_size, 3, None, True).total(whole) == 3 * len(sizes)  # epochs of merged data are that much longer already
+    assert Plan(batch_size, None, 7, True).total(whole) == 4 * 7
 
 
 def test_plain_view() -> None:

@@ -53,6 +53,7 @@ class Experience:
     classes: tuple[int, ...]
     valid: Examples | None = None
     announced: bool = True
+    merges: int = 1  # how many experiences of the stream it stands for: joint trains as many steps as all of them
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Stream:
             name="joint",
             train=Examples.concatenate([e.train for e in self.experiences]),
             classes=self.seen(last.index),
+            merges=len(self.experiences),
             valid=Examples.concatenate(valid) if valid else None,
         )
         return replace(self, experiences=(whole,))

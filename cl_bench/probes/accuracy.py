@@ -11,7 +11,7 @@ from cl_bench.probes.readout import Readout
 
 
 class Accuracy:
-    """class_il: argmax over the classes seen so far (and the test's own, where it lies ahead); task_il: over its own."""
+    """class_il: argmax over the classes seen so far (up to the task, where it lies ahead); task_il: over its own."""
 
     def __call__(self, readout: Readout) -> Mapping[str, Tensor]:
         among = sorted({*readout.seen, *readout.classes})

@@ -17,7 +17,7 @@ from cl_bench.core.types import Examples, Stream
 class Readout:
     """What the network says of one task's held-out examples after experience `after` (-1: before any).
 
-    features [N, D], logits [N, C], y [N]; classes: the task's own; seen: all classes up to now.
+    features [N, D], logits [N, C], y [N]; classes: the task's own; seen: all classes up to now, or up to the task where it lies ahead.
     """
 
     after: int
@@ -62,13 +62,13 @@ def observe(
     """Rows of every probe on every task learned so far (future: on all)."""
     learner.reseed("probes", after)
     learned = {e.index for e in stream.experiences if e.index <= after}
-    seen = stream.seen(after)
     everything = any(e.name == "joint" for e in stream.experiences)
     for on, test in stream.tests.items():
         if not (future or everything or test.task in learned):
             continue
         features, logits = read(learner, held_out[on], batch_size)
         y = held_out[on].y.to(logits.device)
+        seen = stream.seen(max(after, test.task))  # a task ahead: as when it comes, so that transfer compares like with like
         readout = Readout(after, on, test.task, test.classes, seen, features, logits, y)
         yield from rows(readout, probes)
 

@@ -44,14 +44,14 @@ class EWC(Strategy):
     def terms(self, learner: Learner, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         if not self.num_tasks:
             return {}
-        return {"ewc": self.strength * self.penalty()}
+        return {"ewc": self.penalty()}
 
     def after_task(self, learner: Learner, task: Experience) -> None:
         if not self.strength:
             return  # sequential training: no Fisher will be asked for
         number = len(task.train) if self.samples is None else min(self.samples, len(task.train))
         order = torch.randperm(len(task.train), generator=learner.rng)[:number]
-        new = fisher(self.estimator, learner, task, order, self.batch_size)
+        new = self.strength * fisher(self.estimator, learner, task, order, self.batch_size)  # once, not at every step
         if self.mode == "separate":
             self.penalty.add(new, flatten(learner.parameters))
         else:

@@ -37,7 +37,8 @@ class _Pull(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         gradient, ctx.gradient = ctx.gradient, None
-        torch._foreach_mul_(gradient, grads[0])
+        if grads[0].device.type != "cpu" or grads[0] != 1:  # on the CPU looking is free and saves a pass
+            torch._foreach_mul_(gradient, grads[0])
         return None, None, None, None, *gradient
 
 
