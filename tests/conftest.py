@@ -54,3 +54,122 @@ def make_learner():
         return learner
 
     return make
+
+
+@pytest.fixture
+def make_stream():
+    """make_stream(tasks, count): up to three tasks of 3 x 3 pictures in four classes."""
+    from cl_bench.core.types import Examples, Experience, Stream, Test
+
+    def make(tasks: int = 3, count: int = 12) -> Stream:
+        rng = torch.Generator().manual_seed(2)
+        experiences, tests = [], {}
+        for t in range(tasks):
+            raw = torch.randint(0, 256, (count, 1, 3, 3), generator=rng).to(torch.uint8)
+            classes = ((0, 1), (2, 3), (0, 3))[t]
+            data = Examples(raw, torch.tensor(classes)[torch.randint(0, 2, (count,), generator=rng)])
+            experiences.append(Experience(t, f"task{t}", data, classes))
+            tests[f"task{t}"] = Test(data, classes, t)
+        return Stream(tuple(experiences), tests, 4)
+
+    return make
+
+
+@pytest.fixture
+def make_network():
+    """make_network(): the same small network each time, for make_stream's pictures."""
+    from cl_bench.core.learner import Network
+    from cl_bench.models.mlp import mlp
+
+    def make() -> Network:
+        torch.manual_seed(0)
+        backbone, dim = mlp(input_shape=(1, 3, 3), hidden=[5], batch_norm=False, pretrained=False)
+        return Network(backbone, torch.nn.Linear(dim, 4))
+
+    return make
+
+
+@pytest.fixture
+def ewc():
+    """ewc(**changes): EWC with its exact Fisher."""
+    from cl_bench.strategies.ewc import EWC
+
+    def make(**changes) -> EWC:
+        settings = {"strength": 30.0, "estimator": "exact", "samples": None, "batch_size": 5, "mode": "separate", "decay": 1.0}
+        return EWC(**(settings | changes))
+
+    return make
+
+
+@pytest.fixture
+def train():
+    """train(learner, strategy, stream, steps): the loop's calls, in its order; the weights after each step."""
+    from cl_bench.strategies.weights import flatten
+
+    def train(learner, strategy, stream, steps: int) -> list[torch.Tensor]:
+        strategy.prepare(learner, stream)
+        history = []
+        for e in stream.experiences:
+            learner.network.train()
+            strategy.before_task(learner, e)
+            for step in range(steps):
+                learner.reseed("step", e.index, step)
+                index = torch.arange(4) + 4 * (step % 3)
+                batch = learner.batch(e.train.raw[index], e.train.y[index], e.index)
+                output = strategy.loss(learner, batch)
+                learner.optimizer.zero_grad()
+                learner.fabric.backward(output.loss)
+                strategy.after_backward(learner)
+                learner.update(step, steps)
+                strategy.after_step(learner, batch, output)
+                history.append(flatten(learner.parameters))
+            learner.reseed("after task", e.index)
+            strategy.after_task(learner, e)
+        return history
+
+    return train
+
+
+@pytest.fixture
+def source():
+    """source(name, data_root, **changes), as conf/data/<name>.yaml and the command line say it."""
+    from pathlib import Path
+
+    from omegaconf import OmegaConf
+
+    from cl_bench.data import sources
+
+    def make(name, data_root, **changes):
+        file = Path(__file__).parents[1] / f"conf/data/{name}.yaml"
+        config = OmegaConf.create({"data_root": str(data_root), "data": OmegaConf.load(file)})
+        settings = {**OmegaConf.to_container(config, resolve=True)["data"], **changes}
+        kind = settings.pop("_target_").rpartition(".")[2]
+        return getattr(sources, kind)(**settings)
+
+    return make
+
+
+@pytest.fixture
+def error():
+    """error(call): the one line of the ConfigError that it raises."""
+    from cl_bench.core.errors import ConfigError
+
+    def message(call) -> str:
+        with pytest.raises(ConfigError) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return message
+
+
+@pytest.fixture
+def picture():
+    """picture(path, colour, size): writes an image file of one colour."""
+    from PIL import Image
+
+    def write(path, colour, size=(12, 8)) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, colour).save(path)
+
+    return write

@@ -243,3 +243,13 @@ def test_leaves_the_network_as_it_was(make_learner, name: str, estimator: str, t
     assert [m.training for m in learner.network.modules()] == modes
     assert all(p.grad is None for p in learner.parameters)
     assert not any(m._forward_hooks or m._backward_hooks for m in learner.network.modules())
+
+
+@pytest.mark.parametrize("room", [16, 300, 4096])
+def test_tiles_of_any_size_give_the_same_squares(room, monkeypatch):
+    from cl_bench.strategies import squares
+
+    given, g = torch.randn(11, 3, 5), torch.randn(11, 3, 7)
+    plain = torch.einsum("npi,npo->noi", given, g).square().sum(0)
+    monkeypatch.setitem(squares.TILE_BYTES, "cpu", room)
+    torch.testing.assert_close(squares._by_tiles(given, g), plain)

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 Choose = Callable[[Tensor], list[tuple[Tensor, Tensor]]]  # log p [B, C] -> (class [B], weight [B]) pairs
-PLACES_BYTES = 1 << 26  # per-example matrices of token and convolution layers are made 64 MiB at a time
+TILE_BYTES = {"cpu": 1 << 22}  # per-example matrices are made a tile at a time, here small enough for the cache
+TILE_BYTES_ELSEWHERE = 1 << 26
+TILE_EXAMPLES = 8
 
 
 class SquaredGradients:
@@ -126,11 +128,7 @@ def _squares(module: Any, given: Tensor, g: Tensor) -> list[tuple[Tensor | None,
         g = g.flatten(2).transpose(1, 2)  # [B, places, out]
     if isinstance(module, nn.Linear | nn.Conv2d):
         given, g = given.flatten(1, -2), g.flatten(1, -2)
-        square = torch.zeros_like(weight).flatten(1)
-        block = max(1, PLACES_BYTES // (square.numel() * square.element_size()))
-        for a, b in zip(given.split(block), g.split(block), strict=True):
-            square += torch.bmm(b.transpose(1, 2), a).square_().sum(0)
-        return [(weight, square.view_as(weight)), (bias, g.sum(1).square().sum(0))]
+        return [(weight, _by_tiles(given, g).view_as(weight)), (bias, g.sum(1).square().sum(0))]
     if isinstance(module, nn.LayerNorm):
         plain = F.layer_norm(given, module.normalized_shape, None, None, module.eps)
         places = tuple(range(1, g.dim() - len(module.normalized_shape)))
@@ -139,3 +137,16 @@ def _squares(module: Any, given: Tensor, g: Tensor) -> list[tuple[Tensor | None,
         places = tuple(range(2, g.dim()))
     by_example = [(weight, g * plain), (bias, g)]
     return [(p, (x.sum(places) if places else x).square().sum(0)) for p, x in by_example]
+
+
+def _by_tiles(given: Tensor, g: Tensor) -> Tensor:
+    """sum_n (sum_p g_np a_np^T)^2 [out, in] of given a [N, P, in] and g [N, P, out], never all matrices at once."""
+    width, outputs = given.shape[2], g.shape[2]
+    room = TILE_BYTES.get(given.device.type, TILE_BYTES_ELSEWHERE) // (width * given.element_size())  # rows of a tile
+    examples = max(TILE_EXAMPLES, room // outputs)
+    rows = max(1, room // examples)
+    square = given.new_zeros(outputs, width)
+    for a, b in zip(given.split(examples), g.split(examples), strict=True):
+        for total, part in zip(square.split(rows), b.split(rows, 2), strict=True):
+            total += torch.bmm(part.transpose(1, 2), a).square_().sum(0)
+    return square

@@ -23,16 +23,19 @@ def split(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 class _Pull(torch.autograd.Function):
     """offset + 1/2 sum weight * (theta - centre)^2 with its gradient in closed form, a few fused operations.
 
-    Memory traffic is its whole cost: distances go to a kept scratch, and backward hands its only gradient
+    Memory traffic is its whole cost: distances share a kept scratch, and backward hands its only gradient
     over, so that autograd adds the loss's own in place. It can be differentiated once.
     """
 
     @staticmethod
     def forward(ctx: Any, weight: list[Tensor], centre: list[Tensor], scratch: list[Tensor], offset: Tensor, *theta: Tensor) -> Tensor:
-        distance = [torch.sub(t, c, out=s) for t, c, s in zip(theta, centre, scratch, strict=True)]
-        ctx.gradient = torch._foreach_mul(distance, weight)
-        value = sum(torch.dot(g.view(-1), d.view(-1)) for g, d in zip(ctx.gradient, distance, strict=True))
-        return offset + 0.5 * value
+        ctx.gradient, value = [], offset * 2
+        for w, c, distance, t in zip(weight, centre, scratch, theta, strict=True):
+            torch.sub(t, c, out=distance)
+            gradient = w * distance
+            value += torch.dot(gradient.view(-1), distance.view(-1))
+            ctx.gradient.append(gradient)
+        return value * 0.5
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -55,7 +58,8 @@ class Quadratic:
         self.weight, self.centre = torch.zeros_like(start), start
         self.offset = torch.zeros((), device=start.device, dtype=start.dtype)
         self.weights, self.centres = split(self.weight, parameters), split(self.centre, parameters)
-        self.scratch = split(torch.empty_like(start), parameters)
+        room = start.new_empty(max(p.numel() for p in parameters))  # one for all: it stays in the cache
+        self.scratch = [room[: p.numel()].view_as(p) for p in parameters]
 
     def add(self, weight: Tensor, centre: Tensor) -> None:
         """One more task: weight [P] >= 0, centre [P]."""
