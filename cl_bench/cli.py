@@ -227,6 +227,7 @@ def _explain(override: str, error: Exception, rest: list[str]) -> str:
         parent, _, last = parent.rpartition(".")
     node: DictConfig = OmegaConf.select(config, parent) if parent else config
     names = [f"{parent}.{k!s}" if parent else str(k) for k in node if k not in ("_target_", *INTERNAL)]
+    names += [] if parent else ["experiment"]  # a choice that leaves no key of its own
     full = f"{parent}.{last}" if parent else last
     if full in names:
         return f"{override}: {first_line(error)}"

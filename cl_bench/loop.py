@@ -69,14 +69,15 @@ class Saver:
     def due(self) -> bool:
         return bool(self.stop()) or time.monotonic() - self.last >= self.save_seconds
 
-    def save(self, learner: Learner, strategy: Strategy, place: tuple[int, int]) -> None:
-        state = {"identity": self.identity, "place": place, "rows": len(self.folder.read_rows())}
+    def save(self, learner: Learner, strategy: Strategy, progress: Progress, place: tuple[int, int]) -> None:
+        costs = progress.costs(learner.device)
+        state = {"identity": self.identity, "place": place, "rows": len(self.folder.read_rows()), "costs": costs}
         checkpoint.save({**state, "learner": learner.state_dict(), "strategy": strategy.state_dict()}, self.folder.checkpoint)
         self.last = time.monotonic()
         if self.stop():
             raise Interrupted(self.stop())
 
-    def restore(self, learner: Learner, strategy: Strategy) -> tuple[int, int]:
+    def restore(self, learner: Learner, strategy: Strategy, progress: Progress) -> tuple[int, int]:
         """(experiences done, steps done in the next); (0, 0) starts anew and drops rows nobody vouches for."""
         if not self.folder.checkpoint.exists():
             self.folder.cut(0)
@@ -87,6 +88,7 @@ class Saver:
         self.folder.cut(state["rows"])
         learner.load_state_dict(state["learner"])
         strategy.load_state_dict(state["strategy"])
+        progress.resume(state["costs"])
         return tuple(state["place"])
 
 
@@ -98,7 +100,7 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
             found = observe(learner, stream, looks.held_out, after, looks.probes, future=looks.future, batch_size=looks.batch_size)
             saver.folder.append(found)
 
-    done, step = saver.restore(learner, strategy)
+    done, step = saver.restore(learner, strategy, progress)
     if (done, step) == (0, 0) and looks.before:
         saver.folder.cut(0)
         look(-1)
@@ -113,13 +115,13 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
         with progress.phase("train"), saver.stop.between_steps():
             learn(learner, strategy, experience, plan, begin, number, saver, progress)
         if saver.due:  # what follows a task can take long and is not saved half-way
-            saver.save(learner, strategy, (number, plan.total(experience)))
+            saver.save(learner, strategy, progress, (number, plan.total(experience)))
         if experience.announced:
             learner.reseed("after task", experience.index)
             with progress.phase("after_task"):
                 strategy.after_task(learner, experience)
         look(experience.index)
-        saver.save(learner, strategy, (number + 1, 0))
+        saver.save(learner, strategy, progress, (number + 1, 0))
 
 
 def learn(
@@ -148,7 +150,7 @@ def learn(
             if len(pending) == CHECK_EVERY or saver.due:
                 _check(pending, experience, epoch, step, progress)
                 if saver.due:
-                    saver.save(learner, strategy, (number, step))
+                    saver.save(learner, strategy, progress, (number, step))
         _check(pending, experience, epoch, step, progress)
         progress.end_epoch()
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 
 class Progress:
-    """Also keeps seconds per phase, for provenance.json."""
+    """Also keeps what a run costs, over all processes that worked on it, for provenance.json."""
 
     def __init__(self, log: Path | None, live: bool):
-        self.log, self.seconds = log, dict[str, float]()
+        self.log = log
+        self.seconds = {"whole": 0.0}  # of phases that ended, and of earlier processes
+        self.under_way = {"whole": time.perf_counter()}  # phase -> its start
+        self.peak = self.resumed = 0
         self.values: list[float] = []
         columns = (
             TextColumn("{task.description}"),
@@ -43,7 +49,7 @@ class Progress:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+        self.under_way[name] = time.perf_counter()
         try:
             if self.bar is not None and name == "train":
                 with self.bar:
@@ -51,7 +57,24 @@ class Progress:
             else:
                 yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - self.under_way.pop(name)
+
+    def costs(self, device: torch.device) -> dict[str, Any]:
+        """Seconds per phase, most memory of any process, how often resumed; in the midst of a phase too."""
+        now, seconds = time.perf_counter(), dict(self.seconds)
+        for name, start in self.under_way.items():
+            seconds[name] = seconds.get(name, 0.0) + now - start
+        return {
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            "peak_memory_mib": max(self.peak, peak_memory_mib(device)),
+            "resumed": self.resumed,
+        }
+
+    def resume(self, costs: Mapping[str, Any]) -> None:
+        """Go on from what the processes before this one cost."""
+        for name, value in costs["seconds"].items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
+        self.peak, self.resumed = costs["peak_memory_mib"], costs["resumed"] + 1
 
     def epoch(self, name: str, epoch: int, epochs: int, steps: int, first: int) -> None:
         self.label, self.start, self.values = f"{name} epoch {epoch + 1}/{epochs}", time.perf_counter(), []
@@ -64,10 +87,18 @@ class Progress:
         self.values += values
         if self.bar is not None and self.row is not None:
             rate = len(self.values) / max(1e-9, time.perf_counter() - self.start)
-            self.bar.update(self.row, advance=len(values), note=f"loss {values[-1]:.4f}  {rate:.0f} steps/s")
+            self.bar.update(self.row, advance=len(values), note=f"loss {values[-1]:.4f}  {rate:.3g} steps/s")
 
     def end_epoch(self) -> None:
         seconds = max(1e-9, time.perf_counter() - self.start)
         mean = sum(self.values) / max(1, len(self.values))
-        line = f"{self.label}: loss {mean:.4f}, {len(self.values) / seconds:.0f} steps/s"
+        line = f"{self.label}: loss {mean:.4f}, {len(self.values) / seconds:.3g} steps/s"
         self.note(line) if self.bar is not None else self.say(line)
+
+
+def peak_memory_mib(device: torch.device) -> int:
+    """Of the GPU where one is used, else of this process."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20)
+    per_mib = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mib)

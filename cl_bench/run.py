@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import resource
+import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -38,8 +37,8 @@ LIBRARIES = ("torch", "torchvision", "timm", "numpy", "lightning-fabric", "hydra
 
 def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
     """Train, look, write the folder; returns the names of the tasks. Nothing is on disk before all is built."""
-    started = time.perf_counter()
     runtime = config["runtime"]
+    progress = Progress(folder.path / "run.log", runtime["progress"])  # its clock runs from here
     if runtime["threads"]:
         torch.set_num_threads(runtime["threads"])
     try:
@@ -63,7 +62,6 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
     )
     folder.claim(config)
     try:
-        progress = Progress(folder.path / "run.log", runtime["progress"])
         progress.say(str(stream))
         parameters = sum(p.numel() for p in learner.network.parameters())
         progress.say(f"{config['name']['model']}: {parameters:,} parameters; {weights['text']}")
@@ -74,8 +72,8 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
         run(learner, strategy, stream, plan, looks, saver, progress)
         if runtime["save_backbone"]:
             save_backbone(learner, folder.path / "backbone.safetensors")
-        seconds = {"whole": time.perf_counter() - started, **progress.seconds}
-        folder.finish(list(original.tests), provenance(data_sums, weights, parameters, seconds, fabric))
+        costs = progress.costs(fabric.device)
+        folder.finish(list(original.tests), provenance(data_sums, weights, parameters, costs, fabric))
     finally:
         folder.release()
     return list(original.tests)
@@ -92,7 +90,7 @@ def make_stream(config: Config) -> tuple[list[Dataset], Stream]:
     return [dataset], scenario(dataset)
 
 
-def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learner, dict[str, str | None]]:
+def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learner, dict[str, Any]]:
     """Network with its first weights, and everything a step needs."""
     allow, model, train = config["runtime"]["allow_targets"], config["model"], config["train"]
     channels, height, width = stream.input_shape
@@ -102,12 +100,13 @@ def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learne
     node = {k: v for k, v in model.items() if k not in OF_MODEL}
     objective = build(config["objective"], allow)
     backbone, dim = build(node, allow, input_shape=shape, pretrained=model["init"] == "pretrained")
-    weights: dict[str, str | None] = {"init": str(model["init"]), "sha256": None, "text": f"weights: {model['init']}"}
+    weights: dict[str, Any] = {"init": str(model["init"]), "sha256": None, "loaded": 0, "ignored": [], "text": f"weights: {model['init']}"}
     if model["init"] not in ("scratch", "pretrained"):
-        weights["sha256"], weights["text"] = load_weights(backbone, Path(model["init"]).expanduser())
+        weights |= load_weights(backbone, Path(model["init"]).expanduser())
     elif model["init"] == "pretrained":
         tensors = (t.detach().contiguous().view(-1).view(torch.uint8).numpy() for t in backbone.state_dict().values())
         weights["sha256"] = hashlib.sha256(b"".join(t.tobytes() for t in tensors)).hexdigest()
+        weights["loaded"] = None  # timm does not tell, and a small stem is ours
     view = build(config["view"], allow)
     if size is not None or model["channels"] is not None:
         view = Resized(view, model["channels"], size)
@@ -151,24 +150,31 @@ def save_backbone(learner: Learner, path: Path) -> None:
 
 
 def provenance(
-    data: Mapping[str, str], weights: Mapping[str, Any], parameters: int, seconds: Mapping[str, float], fabric: Fabric
+    data: Mapping[str, str], weights: Mapping[str, Any], parameters: int, costs: Mapping[str, Any], fabric: Fabric
 ) -> dict[str, Any]:
     """What one needs to know to believe the numbers."""
-    on_gpu = fabric.device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "command": sys.argv[1:],
         "cl_bench": cl_bench.__version__,
         "commit": commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-        "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
+        "device": torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else fabric.device.type,
+        "cpu": cpu(),
         "threads": torch.get_num_threads(),
         "data": dict(data),
-        "weights": {k: v for k, v in weights.items() if k != "text"},
+        "weights": {k: weights[k] for k in ("init", "sha256")},
+        "weights_loaded": weights["loaded"],
+        "weights_ignored": weights["ignored"],
         "parameters": parameters,
-        "seconds": {k: round(v, 3) for k, v in seconds.items()},
-        "peak_memory_mib": round(peak),
+        **costs,
     }
+
+
+def cpu() -> str:
+    """The processor's model, as far as the system tells."""
+    told = Path("/proc/cpuinfo")  # Linux; platform knows no model there
+    found = re.search(r"^model name\s*:\s*(.+)$", told.read_text(), re.MULTILINE) if told.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def commit() -> str | None:

@@ -14,6 +14,7 @@ import yaml
 from programs import run
 
 from cl_bench import cli
+from cl_bench.core.errors import ConfigError
 
 FOLDER = "outputs/split_digits/mlp/supervised_sequential/default/seed0"
 FIGURES = [
@@ -72,6 +73,12 @@ def test_copied_commands_are_accepted(words: list[str]) -> None:
     assert (sweep is not None) == ("-m" in words or any(w.startswith("experiment") for w in words))
 
 
+@pytest.mark.parametrize(("word", "meant"), [("experimnt=smoke", "did you mean experiment"), ("foo=1", ", experiment")])
+def test_a_misspelt_key_hears_of_experiment(word: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=meant):
+        cli.check([word])
+
+
 def test_cfg_prints_the_configuration(tmp_path: Path) -> None:
     status, out, err = run(tmp_path, "--cfg", "job", "strategy=ewc")
     assert (status, err) == (0, "") and yaml.safe_load(out)["strategy"]["_target_"].endswith(".EWC")
@@ -96,7 +103,7 @@ def test_default_run_leaves_the_contract(default: tuple[Path, str]) -> None:
     assert config["train"]["epochs"] == 1 and "hydra" not in config
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["command"] == ["train.epochs=1"] and provenance["parameters"] > 1000
-    assert {"commit", "versions", "device", "threads", "data", "weights", "seconds", "peak_memory_mib"} <= set(provenance)
+    assert {"commit", "versions", "device", "cpu", "threads", "data", "weights", "seconds", "peak_memory_mib"} <= set(provenance)
     assert "accuracy, class_il" in printed and "average_forgetting" in printed
 
 

@@ -26,7 +26,7 @@ def test_compose_adds_both_terms(make_learner, make_network, make_stream, train,
     alone = learner.teach(batch)
     apart = {name: value for part in parts.values() for name, value in part.terms(learner, batch, alone).items()}
     assert set(output.parts) == {"replay", "ewc"} == set(apart)
-    assert all(torch.equal(output.parts[name], value) and float(value) > 0 for name, value in apart.items())
+    assert all(torch.equal(output.parts[name], value) and bool(value > 0) for name, value in apart.items())
     torch.testing.assert_close(output.loss, alone.loss + apart["replay"] + apart["ewc"], rtol=1e-12, atol=0)
     fresh = Compose(parts={"er": ER(memory_size=6, batch_size=8, strength=1.0), "ewc": ewc()})
     fresh.prepare(learner, stream)

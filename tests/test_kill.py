@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
@@ -63,6 +64,7 @@ def test_killed_runs_resume_to_the_same_bytes(unbroken: Path, tmp_path: Path) ->
     assert (status, err) == (0, "") and "resuming" in out
     (folder,) = seeds(tmp_path)
     same(unbroken, folder)
+    assert json.loads((folder / "provenance.json").read_text())["resumed"] == KILLS
 
 
 def test_sigterm_and_ctrl_c_save_and_say_so(unbroken: Path, tmp_path: Path) -> None:

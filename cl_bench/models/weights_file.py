@@ -5,31 +5,70 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cl_bench.core.errors import ConfigError
 
+PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")  # of data parallel, Lightning, our own networks, torch.compile
+NAMED = 10  # ignored tensors listed in provenance.json
 
-def load_weights(backbone: nn.Module, path: Path) -> tuple[str, str]:
-    """Fill backbone from a .safetensors or .pth file; returns (sha256, one line on what was loaded)."""
-    state = read_weights(path)
-    if isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    state = {k.removeprefix("backbone."): v for k, v in state.items() if isinstance(v, Tensor)}
+
+def load_weights(backbone: nn.Module, path: Path) -> dict[str, Any]:
+    """Fill all of backbone from a .safetensors or .pth file; tells sha256, loaded, ignored (names) and text (one line)."""
     own = backbone.state_dict()
-    wrong = [f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}" for k in own if k in state and state[k].shape != own[k].shape]
-    missing = [k for k in own if k not in state]
-    if wrong or len(missing) == len(own):
-        what = f"shapes differ: {', '.join(wrong[:3])}" if wrong else "no tensor has a name of this backbone"
-        raise ConfigError(f"model.init={path} does not fit this backbone ({what}); choose the model it was saved from")
-    backbone.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
-    extra = len([k for k in state if k not in own])
-    text = f"{len(own) - len(missing)} of {len(own)} tensors from {path.name}; {len(missing)} kept their start, {extra} of the file unused"
+    state = named_tensors(read_weights(path), own, path)
+    loaded = [k for k in own if k in state and state[k].shape == own[k].shape]
+    missing = [k for k in own if k not in state and not k.endswith(".num_batches_tracked")]  # torchvision's files have no counters
+    other = [f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}" for k in own if k in state and k not in loaded]
+    ignored = [k for k in state if k not in own]
+    ours = {_part(k) for k in own}
+    foreign = [k for k in ignored if missing or _part(k) in ours]  # a file of a deeper model would fill a shallower one
+    told = {"missing": missing, "shapes differ:": other, "the file also has": foreign}
+    wrong = "; ".join(f"{words} {_few(names)}" for words, names in told.items() if names)
+    if wrong:
+        raise ConfigError(
+            f"model.init={path} does not fit this backbone (it fills {len(loaded)} of {len(own)} tensors; {wrong}); "
+            "give a file saved from this model at this image size, or choose the model it was saved from"
+        )
+    backbone.load_state_dict({k: state[k] for k in loaded}, strict=False)
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest(), text
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    named = ignored[:NAMED] + [f"and {len(ignored) - NAMED} more"] * (len(ignored) > NAMED)
+    text = f"weights: {len(loaded)} tensors from {path.name}" + (f", ignoring {_few(ignored)}" if ignored else "")
+    return {"sha256": sha256, "loaded": len(loaded), "ignored": named, "text": text}
+
+
+def named_tensors(state: Mapping[Any, Any], own: Collection[str], path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by their names in the backbone: out of containers, without wrappers' prefixes."""
+    for name in ("state_dict", "model"):
+        if isinstance(state.get(name), Mapping):
+            state = state[name]
+    found: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            continue
+        name = str(key)
+        while name not in own and name.startswith(PREFIXES):
+            name = name.partition(".")[2]
+        if name in found:
+            raise ConfigError(f"model.init={path} holds {name} twice, under several of {', '.join(PREFIXES)}; give a file of one model")
+        found[name] = value
+    return found
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _part(name: str) -> str:
+    """The first part of a tensor's name; all numbers, the layers of an nn.Sequential, count as one part."""
+    first = name.partition(".")[0]
+    return "0" if first.isdigit() else first
 
 
 def read_weights(path: Path) -> dict:

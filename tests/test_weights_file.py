@@ -1,0 +1,108 @@
+"""model.init=<file>: all of the backbone or nothing, whatever the file is wrapped in."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cl_bench.core.errors import ConfigError
+from cl_bench.models.mlp import mlp
+from cl_bench.models.timm_models import vit
+from cl_bench.models.weights_file import load_weights
+
+State = dict[str, Tensor]
+
+
+def backbone(*hidden: int, batch_norm: bool = False) -> nn.Module:
+    return mlp(input_shape=(1, 2, 2), hidden=list(hidden), batch_norm=batch_norm, pretrained=False)[0]
+
+
+def small_vit(size: int = 8, depth: int = 2) -> nn.Module:
+    settings = {"name": "vit_tiny_patch16_224", "patch_size": 4, "width": 12, "depth": depth, "heads": 3}
+    return vit(input_shape=(1, size, size), pretrained=False, **settings)[0]
+
+
+def with_names(state: State, prefix: str) -> State:
+    return {prefix + k: v for k, v in state.items()}
+
+
+def equal(a: State, b: State) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def refused(own: nn.Module, path: Path) -> str:
+    """The message; nothing of the backbone may have changed."""
+    before = {k: v.clone() for k, v in own.state_dict().items()}
+    with pytest.raises(ConfigError) as caught:
+        load_weights(own, path)
+    assert equal(own.state_dict(), before)
+    message = str(caught.value)
+    assert f"model.init={path} does not fit this backbone" in message and "give a file saved from this model" in message
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "backbone.", "_orig_mod.", "module._orig_mod.backbone."])
+@pytest.mark.parametrize("container", [None, "state_dict", "model"])
+def test_wrapped_files_fill_all(prefix: str, container: str | None, tmp_path: Path) -> None:
+    given, own, path = backbone(3, 2), backbone(3, 2), tmp_path / "w.pth"
+    state = with_names(given.state_dict(), prefix) | {"head.weight": torch.zeros(5, 2), "head.bias": torch.zeros(5)}
+    torch.save({container: state, "epoch": 3} if container else state, path)
+    told = load_weights(own, path)
+    assert equal(own.state_dict(), given.state_dict())
+    assert told["loaded"] == 4 and told["ignored"] == ["head.weight", "head.bias"]
+    assert told["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert told["text"] == "weights: 4 tensors from w.pth, ignoring head.weight, head.bias"
+
+
+def test_many_ignored_tensors_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(backbone(3).state_dict() | {f"decoder.{i:02}": torch.zeros(1) for i in range(14)}, path)
+    assert load_weights(backbone(3), path)["ignored"] == [*(f"decoder.{i:02}" for i in range(10)), "and 4 more"]
+
+
+def test_a_part_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(backbone(3).state_dict(), path)
+    assert "fills 2 of 8 tensors; missing 3.weight, 3.bias, 5.weight and 3 more)" in refused(backbone(3, 3, 3, 3), path)
+    save_file(with_names(backbone(3).state_dict(), "encoder_q."), path)
+    assert "fills 0 of 2 tensors; missing 1.weight, 1.bias; the file also has encoder_q.1.bias, encoder_q.1.weight)" in refused(
+        backbone(3), path
+    )
+
+
+def test_a_deeper_or_wider_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(backbone(3, 3).state_dict(), path)
+    assert "fills 2 of 2 tensors; the file also has 3.bias, 3.weight" in refused(backbone(3), path)
+    assert "fills 1 of 4 tensors; shapes differ: 1.weight (3, 4) for (4, 4)" in refused(backbone(4, 3), path)
+    save_file(small_vit(depth=3).state_dict(), path)
+    assert "the file also has blocks.2." in refused(small_vit(depth=2), path)
+
+
+def test_positions_of_another_image_size_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(small_vit(16).state_dict(), path)
+    assert "shapes differ: pos_embed (1, 17, 12) for (1, 5, 12)" in refused(small_vit(8), path)
+    save_file({k: v for k, v in small_vit().state_dict().items() if k != "pos_embed"}, path)
+    assert "missing pos_embed)" in refused(small_vit(), path)
+
+
+def test_counters_of_batch_norm_may_be_absent(tmp_path: Path) -> None:
+    """As in torchvision's files: they say nothing of the weights."""
+    given, own, path = backbone(3, batch_norm=True), backbone(3, batch_norm=True), tmp_path / "w.pth"
+    torch.save({k: v + 1 for k, v in given.state_dict().items() if "num_batches" not in k}, path)
+    assert load_weights(own, path)["loaded"] == 6
+    assert torch.equal(own.state_dict()["3.running_mean"], torch.ones(3))
+
+
+def test_two_models_in_one_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(with_names(backbone(3).state_dict(), "model.") | with_names(backbone(3).state_dict(), "module."), path)
+    with pytest.raises(ConfigError, match=r"holds 1\.weight twice"):
+        load_weights(backbone(3), path)
