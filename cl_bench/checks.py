@@ -30,6 +30,7 @@ SCALARS = {
     "runtime.progress": "bool",
     "train.batch_size": "Count",
     "train.renew_optimizer": "bool",
+    "train.backbone_rate": "NonNegative",
     "look.batch_size": "Count",
     "look.future": "bool",
     "look.before": "bool",
@@ -41,7 +42,7 @@ CHOICES = {
     "runtime.precision": ("32-true", "64-true", "16-mixed", "bf16-mixed"),
 }
 SETTINGS = {
-    "train": ("batch_size", "epochs", "steps", "clip", "batch_norm", "renew_optimizer", "optimizer", "schedule"),
+    "train": ("batch_size", "epochs", "steps", "clip", "batch_norm", "renew_optimizer", "backbone_rate", "optimizer", "schedule"),
     "look": ("part", "batch_size", "future", "before"),
     "runtime": ("outputs", "device", "precision", "threads", "save_seconds", "save_backbone", "progress", "allow_targets"),
 }

@@ -112,8 +112,9 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
             strategy.before_task(learner, experience)
             if number and plan.renew_optimizer:
                 learner.new_optimizer()
-        with progress.phase("train"), saver.stop.between_steps():
-            learn(learner, strategy, experience, plan, begin, number, saver, progress)
+        if strategy.learns(experience):
+            with progress.phase("train"), saver.stop.between_steps():
+                learn(learner, strategy, experience, plan, begin, number, saver, progress)
         if saver.due:  # what follows a task can take long and is not saved half-way
             saver.save(learner, strategy, progress, (number, plan.total(experience)))
         if experience.announced:
@@ -137,13 +138,14 @@ def learn(
         order = torch.randperm(len(data), generator=generator(learner.seed, "order", task, epoch)).to(learner.device)
         progress.epoch(experience.name, epoch, math.ceil(total / len(portions)), min(len(portions), total - epoch * len(portions)), first)
         for index in order.split(portions)[first : first + total - step]:
+            learner.step, learner.steps = step, total
             learner.reseed("step", task, step)
             batch = learner.batch(data.raw[index], data.y[index], task)
             output = strategy.loss(learner, batch)
             learner.optimizer.zero_grad()
             learner.fabric.backward(output.loss)
             strategy.after_backward(learner)
-            learner.update(step, total)
+            learner.update()
             strategy.after_step(learner, batch, output)
             pending.append(output.loss.detach())
             step += 1

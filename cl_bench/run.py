@@ -117,6 +117,7 @@ def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learne
         objective=objective,
         view=view,
         make_optimizer=build(train["optimizer"], allow),
+        backbone_rate=train["backbone_rate"],
         schedule=build(train["schedule"], allow),
         clip=train["clip"],
         batch_norm=train["batch_norm"],

@@ -65,6 +65,7 @@ class Bed:
             objective=objective,
             view=view,
             make_optimizer=SGD,
+            backbone_rate=1.0,
             schedule=Constant(),
             clip=None,
             batch_norm="train",

@@ -44,6 +44,7 @@ def make_learner():
             objective=Supervised(loss_over=loss_over),
             view=lambda raw, rng: raw.double() / 255,
             make_optimizer=lambda parameters: torch.optim.SGD(parameters, lr=rate),
+            backbone_rate=1.0,
             schedule=Constant(),
             clip=None,
             batch_norm="train",
@@ -112,7 +113,8 @@ def train():
         for e in stream.experiences:
             learner.network.train()
             strategy.before_task(learner, e)
-            for step in range(steps):
+            for step in range(steps if strategy.learns(e) else 0):
+                learner.step, learner.steps = step, steps
                 learner.reseed("step", e.index, step)
                 index = torch.arange(4) + 4 * (step % 3)
                 batch = learner.batch(e.train.raw[index], e.train.y[index], e.index)
@@ -120,7 +122,7 @@ def train():
                 learner.optimizer.zero_grad()
                 learner.fabric.backward(output.loss)
                 strategy.after_backward(learner)
-                learner.update(step, steps)
+                learner.update()
                 strategy.after_step(learner, batch, output)
                 history.append(flatten(learner.parameters))
             learner.reseed("after task", e.index)

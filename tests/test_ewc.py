@@ -87,4 +87,4 @@ def test_ewc_state_carries_the_penalty_on(make_learner, make_network, make_strea
     again.load_state_dict({k: v.clone() if isinstance(v, Tensor) else v for k, v in first.state_dict().items()})
     batch = learner.batch(stream.experiences[0].train.raw, stream.experiences[0].train.y, 0)
     values = [s.terms(learner, batch, learner.teach(batch))["ewc"] for s in (first, again)]
-    assert torch.equal(*values) and float(values[0]) > 0 and again.num_tasks == 2
+    assert torch.equal(*values) and bool(values[0] > 0) and again.num_tasks == 2

@@ -43,7 +43,8 @@ class Learner:
         network: Network,
         objective: Objective,
         view: View,
-        make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        make_optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer],
+        backbone_rate: float,
         schedule: Schedule,
         clip: float | None,
         batch_norm: str,
@@ -51,18 +52,26 @@ class Learner:
         seed: int,
     ):
         self.network, self.objective, self.view = network, objective, view
-        self.make_optimizer, self.schedule, self.clip = make_optimizer, schedule, clip
+        self.make_optimizer, self.backbone_rate, self.schedule, self.clip = make_optimizer, backbone_rate, schedule, clip
         self.batch_norm, self.fabric, self.seed = batch_norm, fabric, seed
         self.device = fabric.device
         self.rng = torch.Generator()  # draws of the step, on the CPU: cheap to point anywhere
         self.view_rng = torch.Generator(self.device)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.step = self.steps = 0  # where the current experience stands; the loop counts
         self.masks: Tensor | None = None  # [T, C], row t = logits open to task t; None opens all
         self.new_optimizer()
 
     def new_optimizer(self) -> None:
-        self.optimizer = self.make_optimizer(self.parameters)
-        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        """From scratch, over what is learned; the backbone's group may have a rate of its own (2303.05118)."""
+        parts, scales = [self.parameters], [1.0]
+        if self.backbone_rate != 1:
+            head = {id(p) for p in self.network.get_submodule("head").parameters()}
+            parts = [[p for p in self.parameters if (id(p) in head) == heads] for heads in (False, True)]
+            scales = [self.backbone_rate, 1.0]
+        groups = [({"params": part}, scale) for part, scale in zip(parts, scales, strict=True) if part]
+        self.optimizer = self.make_optimizer([group for group, _ in groups])
+        self.base_rates = [g["lr"] * scale for g, (_, scale) in zip(self.optimizer.param_groups, groups, strict=True)]
 
     def reseed(self, purpose: str, *place: int) -> None:
         """Point every random number that follows at (seed, purpose, place)."""
@@ -89,11 +98,11 @@ class Learner:
             views = [self.view(batch.raw, self.view_rng) for _ in range(self.objective.num_views)]
             return self.objective(self.network, views, batch)
 
-    def update(self, step: int, steps: int) -> None:
+    def update(self) -> None:
         """Clip, set the rate, step."""
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        factor = self.schedule(step, steps)
+        factor = self.schedule(self.step, self.steps)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         self.optimizer.step()

@@ -24,6 +24,10 @@ class Strategy:
     def prepare(self, learner: Learner, stream: Stream) -> None:
         """Allocate everything; shapes never change afterwards."""
 
+    def learns(self, task: Experience) -> bool:
+        """Whether the loop takes steps on it; what has a closed form works in after_task alone."""
+        return True
+
     def before_task(self, learner: Learner, task: Experience) -> None:
         """Announced tasks only."""
 

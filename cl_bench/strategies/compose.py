@@ -14,12 +14,12 @@ from cl_bench.strategies.base import Strategy
 
 
 class Compose(Strategy):
-    """parts: name -> strategy; each must leave `loss` and `arrange` alone, for two of those cannot both be right."""
+    """parts: name -> strategy; each must leave `loss`, `arrange` and `learns` alone, for two of those cannot both be right."""
 
     def __init__(self, *, parts: Mapping[str, Strategy]):
         self.parts = dict(parts)
         for name, part in self.parts.items():
-            if type(part).loss is not Strategy.loss or type(part).arrange is not Strategy.arrange:
+            if any(getattr(type(part), name) is not getattr(Strategy, name) for name in ("loss", "arrange", "learns")):
                 raise ConfigError(
                     f"strategy.parts.{name} ({type(part).__name__}) does more than add terms; compose term-adders such as ewc and er"
                 )
