@@ -253,3 +253,14 @@ def test_tiles_of_any_size_give_the_same_squares(room, monkeypatch):
     plain = torch.einsum("npi,npo->noi", given, g).square().sum(0)
     monkeypatch.setitem(squares.TILE_BYTES, "cpu", room)
     torch.testing.assert_close(squares._by_tiles(given, g), plain)
+
+
+def test_no_parameter_of_a_vit_takes_the_slow_path(make_learner, monkeypatch):
+    from cl_bench.strategies import squares
+
+    monkeypatch.setattr(squares, "vmap", None)
+    torch.manual_seed(0)
+    backbone, dim = vit(input_shape=(1, 8, 8), name="vit_tiny_patch16_224", patch_size=4, width=8, depth=1, heads=2, pretrained=False)
+    learner = make_learner(Network(backbone, nn.Linear(dim, 2)))
+    data = Examples(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
+    assert fisher("exact", learner, Experience(0, "task0", data, (0, 1)), torch.arange(3), 3).isfinite().all()

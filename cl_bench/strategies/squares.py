@@ -2,14 +2,15 @@
 
 For a Linear layer the gradient of example n is g_n a_n^T, so its square summed over n is
 (G*G)^T (A*A): one product of matrices. Convolutions and token-wise layers sum over places first,
-norm layers have one product per channel. Parameters of other modules, of modules called twice in one
+norm layers have one product per channel, tokens and positions of a ViT take a row per example.
+Parameters of other modules, of modules called twice in one
 forward pass or not at all, and parameters that modules share take torch.func's vmap(grad); the numbers are the same.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,20 +34,23 @@ class SquaredGradients:
         wanted = {id(p) for p in parameters}
         own = {m: {id(p) for p in m.parameters(recurse=False)} for m in network.modules() if _reads(m)}
         self.layers = [m for m, ids in own.items() if ids & wanted and not ids & shared]
+        self.rows = {n: p for n, p in _broadcast(network) if id(p) in wanted - shared}
 
     def __call__(self, images: Tensor, log_p: Callable[[Tensor], Tensor], choose: Choose) -> Tensor:
-        calls, scores = self._record(images, log_p)
+        calls, rows, scores = self._record(images, log_p)
         twice = {id(m) for i, (m, _, _) in enumerate(calls) if any(m is other for other, _, _ in calls[:i])}
         if twice:
             self.layers = [m for m in self.layers if id(m) not in twice]
             return self(images, log_p, choose)
         total = {id(p): torch.zeros_like(p) for p in self.parameters}
-        outputs = [output for _, _, output in calls]
+        outputs = [*(output for _, _, output in calls), *rows.values()]
         targets = choose(scores)
         flat: dict[int, Tensor] = {}  # sums of G*G over the classes: a 2-D Linear layer's A*A waits for them all
         for classes, weight in targets if outputs else []:
             goal = (weight.sqrt() * scores.gather(1, classes[:, None]).squeeze(1)).sum()
-            for i, g in enumerate(torch.autograd.grad(goal, outputs, retain_graph=True)):
+            gradients = torch.autograd.grad(goal, outputs, retain_graph=True)
+            _add(total, [(self.rows[n], g.square().sum(0, keepdim=True)) for n, g in zip(rows, gradients[len(calls) :], strict=True)])
+            for i, g in enumerate(gradients[: len(calls)]):
                 module, given, _ = calls[i]
                 if type(module) is nn.Linear and g.dim() == 2:
                     flat[i] = flat[i].addcmul_(g, g) if i in flat else g.square()
@@ -55,11 +59,14 @@ class SquaredGradients:
         for i, square in flat.items():
             module, given, _ = calls[i]
             _add(total, [(module.weight, square.t() @ given.square()), (module.bias, square.sum(0))])
-        covered = {id(p) for m, _, _ in calls for p in m.parameters(recurse=False)}
+        covered = {id(p) for m, _, _ in calls for p in m.parameters(recurse=False)} | {id(p) for p in self.rows.values()}
         self._add_rest(covered, total, images, log_p, targets)
         return torch.cat([total[id(p)].reshape(-1) for p in self.parameters])
 
-    def _record(self, images: Tensor, log_p: Callable[[Tensor], Tensor]) -> tuple[list[tuple[nn.Module, Tensor, Tensor]], Tensor]:
+    def _record(
+        self, images: Tensor, log_p: Callable[[Tensor], Tensor]
+    ) -> tuple[list[tuple[nn.Module, Tensor, Tensor]], dict[str, Tensor], Tensor]:
+        """(layer, its input, its output) of each call; the parameters that have a row per example; log p."""
         calls: list[tuple[nn.Module, Tensor, Tensor]] = []
 
         def note(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -67,8 +74,9 @@ class SquaredGradients:
             return output.clone()  # an activation in place must not touch the output that is differentiated
 
         hooks = [module.register_forward_hook(note) for module in self.layers]
+        rows = {n: p.detach().expand(len(images), *p.shape[1:]).requires_grad_() for n, p in self.rows.items()}
         try:
-            return calls, log_p(self.network(images))
+            return calls, rows, log_p(functional_call(self.network, rows, (images,)))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -111,6 +119,15 @@ def _reads(module: nn.Module) -> bool:
         and module.padding_mode == "zeros"
         and not isinstance(module.padding, str)
     )
+
+
+def _broadcast(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Parameters [1, ...] that a model only repeats over the examples of a batch, so that each may have its own."""
+    for path, module in network.named_modules():
+        if (type(module).__module__, type(module).__name__) == ("timm.models.vision_transformer", "VisionTransformer"):
+            for name, parameter in module.named_parameters(recurse=False):
+                if name in ("cls_token", "reg_token", "pos_embed"):
+                    yield f"{path}.{name}" if path else name, parameter
 
 
 def _add(total: dict[int, Tensor], found: list[tuple[Any, Tensor]]) -> None:
