@@ -133,10 +133,11 @@ def learn(
     portions = plan.portions(len(data))
     total = plan.total(experience)
     pending: list[Tensor] = []
+    progress.task(total, step)
     while step < total:
         epoch, first = divmod(step, len(portions))
         order = torch.randperm(len(data), generator=generator(learner.seed, "order", task, epoch)).to(learner.device)
-        progress.epoch(experience.name, epoch, math.ceil(total / len(portions)), min(len(portions), total - epoch * len(portions)), first)
+        progress.epoch(f"{experience.name} epoch {epoch + 1}/{math.ceil(total / len(portions))}")
         for index in order.split(portions)[first : first + total - step]:
             learner.step, learner.steps = step, total
             learner.reseed("step", task, step)
@@ -149,7 +150,7 @@ def learn(
             strategy.after_step(learner, batch, output)
             pending.append(output.loss.detach())
             step += 1
-            if len(pending) == CHECK_EVERY or saver.due:
+            if len(pending) == CHECK_EVERY or progress.stale or saver.due:
                 _check(pending, experience, epoch, step, progress)
                 if saver.due:
                     saver.save(learner, strategy, progress, (number, step))

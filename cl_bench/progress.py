@@ -34,6 +34,7 @@ class Progress:
         )
         self.bar = Bar(*columns, console=Console(stderr=True), transient=True) if live and sys.stderr.isatty() else None
         self.row: TaskID | None = None
+        self.looked = 0.0
 
     def say(self, line: str) -> None:
         if self.bar is None:
@@ -54,6 +55,8 @@ class Progress:
             if self.bar is not None and name == "train":
                 with self.bar:
                     yield
+                if self.row is not None:
+                    self.bar.remove_task(self.row)
             else:
                 yield
         finally:
@@ -76,24 +79,37 @@ class Progress:
             self.seconds[name] = self.seconds.get(name, 0.0) + value
         self.peak, self.resumed = costs["peak_memory_mib"], costs["resumed"] + 1
 
-    def epoch(self, name: str, epoch: int, epochs: int, steps: int, first: int) -> None:
-        self.label, self.start, self.values = f"{name} epoch {epoch + 1}/{epochs}", time.perf_counter(), []
+    def task(self, steps: int, done: int) -> None:
+        """A bar of its own, over all steps of a task."""
         if self.bar is not None:
-            if self.row is not None:
-                self.bar.remove_task(self.row)
-            self.row = self.bar.add_task(self.label, total=steps, completed=first, note="")
+            self.row = self.bar.add_task("", total=steps, completed=done, note="")
+
+    def epoch(self, label: str) -> None:
+        self.label, self.start, self.values = label, time.perf_counter(), []
+        if self.bar is not None and self.row is not None:
+            self.bar.update(self.row, description=label)
+
+    @property
+    def stale(self) -> bool:
+        """Whether a watched bar has stood still for a second."""
+        return self.bar is not None and time.perf_counter() - self.looked > 1
 
     def losses(self, values: list[float]) -> None:
+        self.looked = time.perf_counter()
         self.values += values
         if self.bar is not None and self.row is not None:
-            rate = len(self.values) / max(1e-9, time.perf_counter() - self.start)
-            self.bar.update(self.row, advance=len(values), note=f"loss {values[-1]:.4f}  {rate:.3g} steps/s")
+            rate = len(self.values) / max(1e-9, self.looked - self.start)
+            self.bar.update(self.row, advance=len(values), note=f"loss {values[-1]:.4f}  {_rate(rate)}")
 
     def end_epoch(self) -> None:
         seconds = max(1e-9, time.perf_counter() - self.start)
         mean = sum(self.values) / max(1, len(self.values))
-        line = f"{self.label}: loss {mean:.4f}, {len(self.values) / seconds:.3g} steps/s"
+        line = f"{self.label}: loss {mean:.4f}, {_rate(len(self.values) / seconds)}"
         self.note(line) if self.bar is not None else self.say(line)
+
+
+def _rate(steps: float) -> str:
+    return f"{steps:.{0 if steps >= 10 else 2}f} steps/s"
 
 
 def peak_memory_mib(device: torch.device) -> int:

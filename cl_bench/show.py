@@ -18,11 +18,11 @@ def show_run(folder: Path) -> None:
         if not file.exists():
             continue
         header, *lines = list(csv.reader(file.open()))
-        table = Table(*header, title=f"accuracy, {reading}: after each experience, on each task")
+        table = Table(*header, title=f"accuracy, {reading}", title_justify="left")
         for after, *cells in lines:
             table.add_row(after, *(f"{float(c):.3f}" if c else "" for c in cells))
         console.print(table)
-    table = Table("metric", "class_il", "task_il", title="summary")
+    table = Table("metric", "class_il", "task_il", title="summary", title_justify="left")
     figures = {name: value for name, value in csv.reader((folder / "summary.csv").open())}
     for name in dict.fromkeys(n.split("_il_")[1] for n in figures if "_il_" in n):
         cells = [figures.get(f"{reading}_{name}", "") for reading in ("class_il", "task_il")]
