@@ -22,12 +22,12 @@ stop = Stop()
 failures: list[str] = []
 
 
-def job(config: Any) -> Path:
-    """One run: skip what is finished, resume what is not."""
+def job(config: Any) -> tuple[Path, float]:
+    """One run: skip what is finished, resume what is not. Its folder, and the score that a search maximises."""
     from hydra.core.hydra_config import HydraConfig
 
     from cl_bench.checks import problems
-    from cl_bench.folder import RunFolder
+    from cl_bench.folder import RunFolder, score
     from cl_bench.resolve import resolve
 
     sources = [Path(s.path) for s in HydraConfig.get().runtime.config_sources if s.schema == "file"]
@@ -50,7 +50,7 @@ def job(config: Any) -> Path:
         from cl_bench.show import show_run
 
         show_run(path)
-    return path
+    return path, score(path, plain["runtime"]["search"])
 
 
 def main() -> int:
@@ -97,6 +97,8 @@ def _hydra(sweep: Path | None) -> int:
             from cl_bench.show import show_sweep
 
             show_sweep(list(folders))
+        if "hydra/sweeper=optuna" in sys.argv:
+            _tell_best(lines)
     failures.extend(line["error"] for line in lines if "error" in line)
     if len(lines) > 1 and failures:
         raise RunError(f"{len(failures)} of {len(lines)} runs failed: " + " | ".join(dict.fromkeys(failures)))
@@ -105,15 +107,17 @@ def _hydra(sweep: Path | None) -> int:
     return 0
 
 
-def _entry(config: Any) -> None:
+def _entry(config: Any) -> float | None:
     """A job of Hydra's, in this process or a launcher's. Its mistakes are noted, not raised: Hydra would print them its way."""
     sys.argv[1:] = json.loads(os.environ[COMMAND])
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop.handle)
-    note: dict[str, str] = {}
+    note: dict[str, str | float] = {}
+    value = None
     try:
-        note["folder"] = str(job(config).resolve())
+        folder, value = job(config)
+        note = {"folder": str(folder.resolve()), "score": value}
     except (ConfigError, RunError) as error:
         note["error"] = str(error)
     except OSError as error:
@@ -125,7 +129,16 @@ def _entry(config: Any) -> None:
         with open(os.environ[NOTES], "a") as file:
             file.write(json.dumps(note) + "\n")
     elif "error" in note:
-        failures.append(note["error"])
+        failures.append(str(note["error"]))
+    return value
+
+
+def _tell_best(lines: list[dict[str, Any]]) -> None:
+    """Of a search: the run with the best score."""
+    scores = {line["folder"]: line["score"] for line in lines if line.get("score") == line.get("score") and "folder" in line}
+    if scores:
+        best = max(scores, key=lambda folder: scores[folder])
+        print(f"best of {len(lines)}: {scores[best]:.4f}, {best}")
 
 
 def _threads(count: int) -> None:

@@ -7,9 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cl_bench.build import check, class_flag, nearest
 from cl_bench.core.errors import ConfigError
 from cl_bench.core.kinds import RULES
+from cl_bench.folder import READINGS
+from cl_bench.metrics import summary
 from cl_bench.scenarios.sizes import task_sizes
 
 NODES = {  # node -> arguments that the program adds
@@ -44,7 +48,7 @@ CHOICES = {
 SETTINGS = {
     "train": ("batch_size", "epochs", "steps", "clip", "batch_norm", "renew_optimizer", "backbone_rate", "optimizer", "schedule"),
     "look": ("part", "batch_size", "future", "before"),
-    "runtime": ("outputs", "device", "precision", "threads", "save_seconds", "save_backbone", "progress", "allow_targets"),
+    "runtime": ("outputs", "device", "precision", "threads", "save_seconds", "save_backbone", "search", "progress", "allow_targets"),
 }
 OF_MODEL = ("init", "image_size", "channels")  # read by run.py, not by the backbone
 
@@ -97,6 +101,10 @@ def said(value: Any) -> Any:
 
 def _across(config: Mapping[str, Any]) -> Iterator[str]:
     train, scenario, strategy = config["train"], config["scenario"], config["strategy"]
+    figures = [f"{reading}_{name}" for reading in READINGS for name in summary(np.full((1, 1), np.nan))]
+    search = config["runtime"]["search"]
+    if not isinstance(search, list) or not search or any(name not in figures for name in search):
+        yield f"runtime.search={search} is not allowed; give a list of figures of summary.csv: {', '.join(figures)}"
     given = [name for name in ("epochs", "steps") if train[name] is not None]
     if len(given) != 1 or not isinstance(train[given[0]], int) or train[given[0]] < 1:
         yield (

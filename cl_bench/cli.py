@@ -15,11 +15,12 @@ from cl_bench.core.errors import ConfigError
 
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-GROUPS = ("scenario", "data", "model", "objective", "strategy", "view", "train", "probe", "experiment")
+GROUPS = ("scenario", "data", "model", "objective", "strategy", "view", "train", "probe", "experiment", "tuned")
 KNOWN = (*GROUPS, "seed", "tag", "name", "folder", "data_root", "look", "runtime")
 INTERNAL = ("hydra", "name", "folder")  # of the top level, not for users to set
-FREE = ("hydra", "strategy", "probe", "view", "experiment")  # where ~key may remove a part
-EXTRAS = {"joblib": "joblib", "submitit": "slurm", "ray": "ray"}  # launcher -> extra
+FREE = ("hydra", "strategy", "probe", "view", "experiment", "tuned")  # where ~key may remove a part
+EMPTY = ("experiment", "tuned")  # choices that leave no key of their own, and that may be null
+EXTRAS = {"joblib": "joblib", "submitit": "slurm", "ray": "ray", "optuna": "tune"}  # launcher or sweeper -> extra
 
 EXAMPLES = """\
 python -m cl_bench                                              sequential MLP on split digits
@@ -47,7 +48,8 @@ def help_text(folders: Sequence[Path]) -> str:
     lines += ["", "examples:", *(f"  {line}" for line in EXAMPLES.splitlines()), ""]
     lines += [
         "`--cfg job` prints the composed configuration; `--config-dir DIR` adds your own groups;",
-        f"`hydra/launcher=joblib` runs a sweep in parallel ({', '.join(choices('hydra/launcher', folders))}).",
+        f"`hydra/launcher=joblib` runs a sweep in parallel ({', '.join(choices('hydra/launcher', folders))});",
+        "`hydra/sweeper=optuna` searches for settings (conf/hydra/sweeper/optuna.yaml).",
     ]
     return "\n".join(lines)
 
@@ -110,7 +112,7 @@ def check(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
             if config is None:
                 continue
             if number == 0 and (parsed.multirun or config.hydra.mode == RunMode.MULTIRUN):
-                wrong += _launcher(config.hydra.launcher)
+                wrong += _plugin("launcher", config.hydra.launcher) + _plugin("sweeper", config.hydra.sweeper)
                 sweep = Path(str(config.runtime.outputs)) / ".sweep" if isinstance(config.runtime.get("outputs"), str) else None
             elif number == 1 and sweep is None and not parsed.cfg:
                 several = next(str(o.input_line) for o in overrides if o.is_sweep_override())
@@ -130,12 +132,13 @@ def check(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
 
 
 def _ours_before_plugins() -> None:
-    """Launcher plugins register a config by their name; Hydra would warn on each use of ours of the same name."""
+    """Plugins register a config by their name; Hydra would warn on each use of ours of the same name."""
     from hydra.core.config_store import ConfigStore
 
-    registered = ConfigStore.instance().repo["hydra"]["launcher"]
-    for name in choices("hydra/launcher"):
-        registered.pop(f"{name}.yaml", None)
+    registered = ConfigStore.instance().repo["hydra"]
+    for kind in ("launcher", "sweeper"):
+        for name in choices(f"hydra/{kind}"):
+            registered[kind].pop(f"{name}.yaml", None)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -157,7 +160,10 @@ def _lines(overrides: Sequence[Any], folders: Sequence[Path]) -> tuple[list[str]
         elif override.is_add() and not override.is_force_add() and (key in KNOWN or ("." not in key and "/" not in key)):
             wrong.append(f"{line}: + is for new keys inside of a group; {key} {'is there: leave out the +' if key in KNOWN else 'is none'}")
         elif override.is_sweep_override():
-            values = [str(v) for v in override.sweep_string_iterator()]
+            space = override.value()
+            values = (
+                [str(space.start), str(space.end)] if override.is_interval_sweep() else [str(v) for v in override.sweep_string_iterator()]
+            )
             unknown = _unknown(key, values, folders)
             wrong += unknown
             lines = [line.partition("=")[0] + "=" + v for v in values]
@@ -183,21 +189,20 @@ def _unknown(key: str, values: Sequence[str], folders: Sequence[Path]) -> list[s
     allowed = choices(key, folders) if key in GROUPS else []
     if key.startswith("hydra/"):
         allowed = GlobalHydra.instance().config_loader().get_group_options(key)
-    empty = ("None", "null") if key == "experiment" else ()
+    empty = ("None", "null") if key in EMPTY else ()
     return [f"{key}={v} is not known; {nearest(v, allowed)}" for v in values if v not in (*allowed, *empty)] if allowed else []
 
 
-def _launcher(launcher: Any) -> list[str]:
-    """A launcher's package is an extra; missing it is told before the sweep begins."""
-    package = str(launcher.get("_target_")).rpartition(".")[0]
-    extra = next((e for name, e in EXTRAS.items() if f".hydra_{name}_" in package), None)
-    if extra is None:
+def _plugin(kind: str, node: Any) -> list[str]:
+    """A launcher's or sweeper's package is an extra; missing it is told before the sweep begins."""
+    package = str(node.get("_target_")).rpartition(".")[0]
+    name = next((n for n in EXTRAS if f".hydra_{n}_" in package), None)
+    if name is None:
         return []
     try:
         importlib.import_module(package)
     except ImportError as error:
-        name = next(n for n in EXTRAS if f".hydra_{n}_" in package)
-        return [f"the launcher {name} cannot be loaded ({error}); install it with pip install 'cl-bench[{extra}]'"]
+        return [f"the {kind} {name} cannot be loaded ({error}); install it with pip install 'cl-bench[{EXTRAS[name]}]'"]
     return []
 
 
@@ -227,7 +232,7 @@ def _explain(override: str, error: Exception, rest: list[str]) -> str:
         parent, _, last = parent.rpartition(".")
     node: DictConfig = OmegaConf.select(config, parent) if parent else config
     names = [f"{parent}.{k!s}" if parent else str(k) for k in node if k not in ("_target_", *INTERNAL)]
-    names += [] if parent else ["experiment"]  # a choice that leaves no key of its own
+    names += [] if parent else EMPTY
     full = f"{parent}.{last}" if parent else last
     if full in names:
         return f"{override}: {first_line(error)}"

@@ -114,6 +114,13 @@ class RunFolder:
         self.checkpoint.unlink(missing_ok=True)
 
 
+def score(folder: Path, figures: Sequence[str]) -> float:
+    """Mean of these figures of a finished run; NaN if one is undefined."""
+    with (folder / "summary.csv").open() as file:
+        found = dict(csv.reader(file))
+    return sum(float(found.get(name) or "nan") for name in figures) / len(figures)
+
+
 def table(rows: Iterable[Row], metric: str, tasks: Sequence[str]) -> tuple[list[int], metrics.Matrix]:
     """(values of after, cells [len(after), T]) of one metric; NaN where not evaluated."""
     values = {(row["after"], row["on"]): row["value"] for row in rows if row["metric"] == metric}

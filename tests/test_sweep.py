@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,18 @@ def test_launchers(launcher: str, tmp_path: Path) -> None:
     assert (status, err) == (0, "")
     assert [folder.name for folder in seeds(tmp_path) if (folder / "summary.csv").exists()] == ["seed0", "seed1"]
     assert out.count("┏") == 1 and "sequential" in out
+
+
+def test_a_search_names_its_best_and_skips_when_run_again(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    search = ["-m", "experiment=smoke", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "strategy=ewc", "look.part=valid"]
+    search += ["scenario.valid_fraction=0.25", "strategy.strength=tag(log,interval(0.01,10.0))", 'tag="s${strategy.strength}"']
+    for word, count in (("starting", 3), ("finished already, skipped", 3)):
+        status, out, err = run(tmp_path, *search)
+        assert status == 0 and "error" not in err and out.count(word) == count
+        best = re.search(r"best of 3: ([\d.]+), (.+)", out)
+        scores = []
+        for folder in seeds(tmp_path):
+            figures = dict(line.split(",") for line in (folder / "summary.csv").read_text().splitlines()[1:])
+            scores.append((float(figures["class_il_average_accuracy"]) + float(figures["task_il_average_accuracy"])) / 2)
+        assert best is not None and best[1] == f"{max(scores):.4f}" and len(scores) == 3
