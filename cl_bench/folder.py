@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from cl_bench import metrics
 from cl_bench.core.errors import ConfigError
+from cl_bench.mistakes import about
 
 READINGS = ("class_il", "task_il")
 Row = dict[str, Any]  # {"after": int, "on": str, "metric": str, "value": float}
@@ -71,9 +72,7 @@ class RunFolder:
         except Timeout:
             raise ConfigError(f"{self.path} is in use by another process; wait for it, or give this run a tag=<name>") from None
         except OSError as error:
-            raise ConfigError(
-                f"{self.path} cannot be written ({error.strerror}); free some room or choose runtime.outputs=<folder>"
-            ) from error
+            raise ConfigError(f"{self.path} cannot be written: {about(error, 'runtime.outputs')}") from error
 
     def release(self) -> None:
         (self.path / ".lock").unlink(missing_ok=True)  # while it is ours: nobody can wait on a name that is gone

@@ -161,6 +161,23 @@ def test_mistakes_are_one_line(outputs: Path, capsys: pytest.CaptureFixture[str]
     assert not (outputs / "report").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "word"), [([], "no folder"), (["--foo"], "--foo"), (["outputs", "--out", "/proc/x"], "does not exist")]
+)
+def test_mistakes_of_the_line_are_one_line(
+    outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], word: str
+) -> None:
+    monkeypatch.chdir(outputs.parent)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error:") and error.count("\n") == 1 and word in error
+
+
+def test_folders_may_follow_an_option(outputs: Path, tmp_path: Path) -> None:
+    assert main(["--out", str(tmp_path / "out"), "--metrics", "class_il_average_accuracy", str(outputs)]) == 0
+    assert main(["--by", "strategy", str(outputs), "--out", str(tmp_path / "out")]) == 0
+
+
 def test_broken_run_is_named(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_run(outputs, "ewc", 0, 0.5)
     (folder / "config.yaml").write_text("other: 1\n")

@@ -6,8 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from cl_bench.core.errors import ConfigError
+from cl_bench.mistakes import about, fail
 from cl_bench.reports import collect, tables
 from cl_bench.reports.final import final_accuracy, references
 
@@ -15,11 +17,23 @@ from cl_bench.reports.final import final_accuracy, references
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m cl_bench.reports", description="Compare finished runs.")
-    parser.add_argument("folders", nargs="+", type=Path, help="folders that hold runs at any depth")
+    parser.add_argument("folders", nargs="*", type=Path, help="folders that hold runs at any depth")
     parser.add_argument("--by", nargs="+", metavar="COLUMN", help=f"columns to group by: {', '.join(collect.AXES)}")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: report/ in the first folder)")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="metrics of summary.csv to put in the table")
-    return parser.parse_args(arguments)
+    parser.error = _refuse  # type: ignore[method-assign]
+    options = parser.parse_args(arguments)
+    for names in (options.by or [], options.metrics or []):  # `--metrics x outputs`: the option takes the folders after it
+        taken = [name for name in names if name not in collect.AXES and Path(name).is_dir()]
+        options.folders += map(Path, taken)
+        names[:] = [name for name in names if name not in taken]
+    if not options.folders:
+        _refuse("no folder is given; name one that holds runs, such as outputs")
+    return options
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(f"{message}; --help lists the options")
 
 
 def report(folders: Sequence[Path], by: Sequence[str] | None, out: Path, metrics: Sequence[str] | None) -> None:
@@ -49,12 +63,13 @@ def report(folders: Sequence[Path], by: Sequence[str] | None, out: Path, metrics
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 2 with one line that says what to change."""
-    options = parse(arguments)
     try:
+        options = parse(arguments)
         report(options.folders, options.by, options.out or options.folders[0] / "report", options.metrics)
-    except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except ConfigError as error:
+        return fail(str(error))
+    except OSError as error:
+        return fail(about(error, "--out"))
     return 0
 
 
