@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cl_bench import cli
+from cl_bench import cli, mistakes
 from cl_bench.core.errors import ConfigError, Interrupted, RunError
 from cl_bench.core.stop import Stop
 
@@ -20,6 +21,7 @@ NOTES = "CL_BENCH_NOTES"  # a file where every job of a sweep, in whatever proce
 COMMAND = "CL_BENCH_COMMAND"  # as typed, for jobs in other processes
 stop = Stop()
 failures: list[str] = []
+bugs: list[Exception] = []  # of ours or of a user's own code: these keep their traceback
 
 
 def job(config: Any) -> tuple[Path, float]:
@@ -42,9 +44,9 @@ def job(config: Any) -> tuple[Path, float]:
         print(f"{path}: finished already, skipped")
     else:
         _threads(plain["runtime"]["threads"])
+        logging.disable(logging.INFO)  # libraries' remarks; ours are printed
         from cl_bench.run import execute
 
-        print(f"{path}: starting", flush=True)
         execute(plain, folder, stop)
     if NOTES not in os.environ:
         from cl_bench.show import show_run
@@ -69,9 +71,9 @@ def main() -> int:
         print("interrupted; what is saved stays: the same command goes on from there", file=sys.stderr)
         return stopped.exit_status
     except (ConfigError, RunError) as error:
-        return cli.fail(str(error))
+        return mistakes.fail(str(error))
     except OSError as error:
-        return cli.fail(cli.about(error))
+        return mistakes.fail(mistakes.about(error))
 
 
 def _hydra(sweep: Path | None) -> int:
@@ -87,7 +89,14 @@ def _hydra(sweep: Path | None) -> int:
     try:
         entry()
     except HydraException as error:
-        raise ConfigError(cli.first_line(error)) from error
+        raise ConfigError(mistakes.first_line(error)) from error
+    except Exception as error:
+        if sweep is None or bugs:
+            raise
+        said = f"{type(error).__name__}: {mistakes.first_line(error)}"
+        raise RunError(
+            f"the sweep's launcher or sweeper failed ({said}); correct hydra.launcher or hydra.sweeper; runs stay resumable"
+        ) from error
     finally:
         lines = [json.loads(line) for line in notes.read_text().splitlines()] if notes and notes.exists() else []
         if notes:
@@ -101,7 +110,7 @@ def _hydra(sweep: Path | None) -> int:
             _tell_best(lines)
     failures.extend(line["error"] for line in lines if "error" in line)
     if len(lines) > 1 and failures:
-        raise RunError(f"{len(failures)} of {len(lines)} runs failed: " + " | ".join(dict.fromkeys(failures)))
+        raise RunError(f"{len(failures)} of {len(lines)} runs failed: " + " | ".join(mistakes.kinds(failures)))
     if failures:
         raise RunError(failures[0])
     return 0
@@ -121,7 +130,10 @@ def _entry(config: Any) -> float | None:
     except (ConfigError, RunError) as error:
         note["error"] = str(error)
     except OSError as error:
-        note["error"] = cli.about(error)
+        note["error"] = mistakes.about(error)
+    except Exception as error:
+        bugs.append(error)
+        raise
     if NOTES in os.environ:
         if "error" in note:
             print(f"failed: {note['error']}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from cl_bench.build import check, class_flag, nearest
+from cl_bench.build import check
 from cl_bench.core.errors import ConfigError
-from cl_bench.core.kinds import RULES
 from cl_bench.folder import READINGS
 from cl_bench.metrics import summary
+from cl_bench.mistakes import about, nearest, refused, said, unwritable
 from cl_bench.scenarios.sizes import task_sizes
+from cl_bench.signatures import class_flag, mismatch
 
 NODES = {  # node -> arguments that the program adds
     "scenario": (),
@@ -25,32 +27,33 @@ NODES = {  # node -> arguments that the program adds
     "view": (),
     "probe": (),
 }
-SCALARS = {
+KINDS = {
     "seed": "Whole",
     "runtime.threads": "Whole",
     "runtime.save_seconds": "NonNegative",
     "runtime.outputs": "str",
     "runtime.save_backbone": "bool",
     "runtime.progress": "bool",
+    "runtime.device": "Literal['auto', 'cpu', 'cuda', 'mps']",
+    "runtime.precision": "Literal['32-true', '64-true', '16-mixed', 'bf16-mixed']",
+    "model.image_size": "Count | None",
+    "model.channels": "Literal[1, 3] | None",
     "train.batch_size": "Count",
+    "train.batch_norm": "Literal['train', 'frozen']",
+    "train.clip": "Positive | None",
     "train.renew_optimizer": "bool",
     "train.backbone_rate": "NonNegative",
+    "look.part": "Literal['test', 'valid']",
     "look.batch_size": "Count",
     "look.future": "bool",
     "look.before": "bool",
-}
-CHOICES = {
-    "runtime.device": ("auto", "cpu", "cuda", "mps"),
-    "train.batch_norm": ("train", "frozen"),
-    "look.part": ("test", "valid"),
-    "runtime.precision": ("32-true", "64-true", "16-mixed", "bf16-mixed"),
 }
 SETTINGS = {
     "train": ("batch_size", "epochs", "steps", "clip", "batch_norm", "renew_optimizer", "backbone_rate", "optimizer", "schedule"),
     "look": ("part", "batch_size", "future", "before"),
     "runtime": ("outputs", "device", "precision", "threads", "save_seconds", "save_backbone", "search", "progress", "allow_targets"),
 }
-OF_MODEL = ("init", "image_size", "channels")  # read by run.py, not by the backbone
+OF_MODEL = {"init": "scratch", "image_size": "null", "channels": "null"}  # read by run.py, not by the backbone
 
 
 def problems(config: Mapping[str, Any]) -> list[str]:
@@ -60,15 +63,8 @@ def problems(config: Mapping[str, Any]) -> list[str]:
     allow = config["runtime"]["allow_targets"]
     found = [p for name, given in NODES.items() for p in check(_node(config, name), name, allow, given)]
     found += check(config["train"], "train", allow)
-    for path, rule in SCALARS.items():
-        words, kind, fits = RULES[rule]
-        value = _at(config, path)
-        kinds = (int, float) if kind is float else kind
-        if not isinstance(value, kinds) or (kind is not bool and isinstance(value, bool)) or (fits and not fits(value)):
-            found.append(f"{path}={said(value)} is not allowed; give {words}")
-    for path, allowed in CHOICES.items():
-        if _at(config, path) not in allowed:
-            found.append(f"{path}={said(_at(config, path))} is not known; {nearest(str(_at(config, path)), allowed)}")
+    wanted = {path: mismatch(kind, _at(config, path)) for path, kind in KINDS.items()}
+    found += [refused(path, _at(config, path), words) for path, words in wanted.items() if words]
     return found + list(_across(config))
 
 
@@ -90,13 +86,14 @@ def _shape(config: Mapping[str, Any]) -> Iterator[str]:
             known = SETTINGS[name]
             yield from (f"{name}.{k} is missing; {nearest(k, known)}" for k in known if k not in node)
             yield from (f"there is no setting {name}.{k}; {nearest(k, known)}" for k in node if k not in known)
+    if isinstance(config.get("model"), Mapping):
+        yield from (
+            f"model.{k} is missing; add it to the model's YAML, for example {k}: {v}"
+            for k, v in OF_MODEL.items()
+            if k not in config["model"]
+        )
     if not re.fullmatch(r"[\w+=,-][\w.+=,-]*", str(config.get("tag"))):
         yield f"tag={said(config.get('tag'))} is no folder name; give letters, digits and any of . _ + = , -"
-
-
-def said(value: Any) -> Any:
-    """As the command line writes it."""
-    return {None: "null", True: "true", False: "false"}.get(value, value) if value is None or isinstance(value, bool) else value
 
 
 def _across(config: Mapping[str, Any]) -> Iterator[str]:
@@ -111,27 +108,42 @@ def _across(config: Mapping[str, Any]) -> Iterator[str]:
             f"train.epochs={said(train['epochs'])} and train.steps={said(train['steps'])}: "
             "give one of them a whole number of 1 or more, null to the other"
         )
-    count = config["data"]["num_classes"]
-    if scenario["_target_"].endswith(".Split") and isinstance(count, int) and isinstance(scenario["tasks"], int | list):
+    count = config["data"].get("num_classes")
+    if scenario["_target_"].endswith(".Split") and isinstance(count, int) and isinstance(scenario.get("tasks"), int | list):
         try:
             task_sizes(count, scenario["tasks"])
         except ConfigError as error:
             yield str(error)
     if scenario.get("announced") is False:
-        parts = strategy.get("parts", {"": strategy})
-        names = [p["_target_"].rpartition(".")[2] for p in parts.values() if class_flag(p["_target_"], "needs_boundaries")]
+        names = [t.rpartition(".")[2] for t in _targets(strategy) if class_flag(t, "needs_boundaries")]
         if names:
             yield (
                 f"{' and '.join(names)} needs task boundaries, which this scenario hides; "
                 "use strategy=er or sequential, or scenario.announced=true"
             )
-    if train["clip"] is not None and (not isinstance(train["clip"], int | float) or isinstance(train["clip"], bool) or train["clip"] <= 0):
-        yield f"train.clip={said(train['clip'])} is not allowed; give a number above 0, or null"
     init = config["model"]["init"]
-    if init not in ("scratch", "pretrained") and not Path(str(init)).expanduser().is_file():
-        yield f"model.init={init} is no file; give scratch, pretrained, or a .safetensors or .pth file"
-    if config["look"]["part"] == "valid" and not scenario["valid_fraction"]:
+    weights = Path(str(init)).expanduser()
+    if init not in ("scratch", "pretrained") and not (weights.is_file() and os.access(weights, os.R_OK)):
+        yield f"model.init={said(init)} is no file that can be read; give scratch, pretrained, or a .safetensors or .pth file"
+    held = scenario.get("valid_fraction")
+    if config["look"]["part"] == "valid" and not held:
         yield "look.part=valid needs held-out examples; set scenario.valid_fraction, for example 0.1"
+    if held == 1:
+        yield f"scenario.valid_fraction={held} leaves nothing to train on; give less than 1, for example 0.1"
+    if "accuracy" not in config["probe"]:
+        probes = ",".join(["accuracy", *config["probe"]])
+        yield f"probe.accuracy is missing, and the tables and the summary are made of it; give probe=[{probes}]"
+    outputs = config["runtime"]["outputs"]
+    barred = unwritable(Path(outputs)) if isinstance(outputs, str) else None
+    if barred:
+        yield f"runtime.outputs={outputs}: {about(barred, 'runtime.outputs')}"
+
+
+def _targets(node: Any) -> list[str]:
+    """Of a node and all below it."""
+    if not isinstance(node, Mapping):
+        return []
+    return [t for k, child in node.items() for t in ([str(child)] if k == "_target_" else _targets(child))]
 
 
 def _node(config: Mapping[str, Any], name: str) -> Any:

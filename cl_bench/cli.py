@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cl_bench.build import nearest
+from cl_bench import plugins
 from cl_bench.checks import problems
 from cl_bench.core.errors import ConfigError
+from cl_bench.mistakes import first_line, nearest, said
 
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
@@ -20,7 +19,6 @@ KNOWN = (*GROUPS, "seed", "tag", "name", "folder", "data_root", "look", "runtime
 INTERNAL = ("hydra", "name", "folder")  # of the top level, not for users to set
 FREE = ("hydra", "strategy", "probe", "view", "experiment", "tuned")  # where ~key may remove a part
 EMPTY = ("experiment", "tuned")  # choices that leave no key of their own, and that may be null
-EXTRAS = {"joblib": "joblib", "submitit": "slurm", "ray": "ray", "optuna": "tune"}  # launcher or sweeper -> extra
 
 EXAMPLES = """\
 python -m cl_bench                                              sequential MLP on split digits
@@ -61,6 +59,7 @@ def check(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     """
     from hydra import compose, initialize_config_dir
     from hydra._internal.utils import get_args_parser
+    from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -83,10 +82,11 @@ def check(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     from cl_bench.resolve import resolve
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        _ours_before_plugins()
+        plugins.give_way({kind: choices(f"hydra/{kind}") for kind in ("launcher", "sweeper")})
         loader = GlobalHydra.instance().config_loader()
-        for folder in folders:
-            loader.get_search_path().append("command-line", f"file://{folder.resolve()}")
+        for folder in folders:  # as hydra.main does, which then builds its loader
+            loader.get_search_path().prepend("command-line", f"file://{folder.resolve()}", SearchPathQuery(provider="schema"))
+        loader.repository.initialize_sources(loader.get_search_path())  # type: ignore[attr-defined]
         try:
             overrides = OverridesParser.create(config_loader=loader).parse_overrides(parsed.overrides)
             fixed, varied, wrong = _lines(overrides, folders)
@@ -112,7 +112,7 @@ def check(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
             if config is None:
                 continue
             if number == 0 and (parsed.multirun or config.hydra.mode == RunMode.MULTIRUN):
-                wrong += _plugin("launcher", config.hydra.launcher) + _plugin("sweeper", config.hydra.sweeper)
+                wrong += plugins.problems("launcher", config.hydra.launcher) + plugins.problems("sweeper", config.hydra.sweeper)
                 sweep = Path(str(config.runtime.outputs)) / ".sweep" if isinstance(config.runtime.get("outputs"), str) else None
             elif number == 1 and sweep is None and not parsed.cfg:
                 several = next(str(o.input_line) for o in overrides if o.is_sweep_override())
@@ -129,16 +129,6 @@ def check(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
             unique[0] if len(unique) == 1 else f"{len(unique)} mistakes: " + " | ".join(f"({i}) {w}" for i, w in enumerate(unique, 1))
         )
     return ordered, sweep
-
-
-def _ours_before_plugins() -> None:
-    """Plugins register a config by their name; Hydra would warn on each use of ours of the same name."""
-    from hydra.core.config_store import ConfigStore
-
-    registered = ConfigStore.instance().repo["hydra"]
-    for kind in ("launcher", "sweeper"):
-        for name in choices(f"hydra/{kind}"):
-            registered[kind].pop(f"{name}.yaml", None)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -175,7 +165,9 @@ def _lines(overrides: Sequence[Any], folders: Sequence[Path]) -> tuple[list[str]
         else:
             value = override.value()
             unknown = (
-                [] if override.is_delete() else _unknown(key, [str(v) for v in (value if isinstance(value, list) else [value])], folders)
+                []
+                if override.is_delete()
+                else _unknown(key, [str(said(v)) for v in (value if isinstance(value, list) else [value])], folders)
             )
             wrong += unknown
             fixed += [] if unknown else [line]
@@ -189,21 +181,8 @@ def _unknown(key: str, values: Sequence[str], folders: Sequence[Path]) -> list[s
     allowed = choices(key, folders) if key in GROUPS else []
     if key.startswith("hydra/"):
         allowed = GlobalHydra.instance().config_loader().get_group_options(key)
-    empty = ("None", "null") if key in EMPTY else ()
+    empty = ("null",) if key in EMPTY else ()
     return [f"{key}={v} is not known; {nearest(v, allowed)}" for v in values if v not in (*allowed, *empty)] if allowed else []
-
-
-def _plugin(kind: str, node: Any) -> list[str]:
-    """A launcher's or sweeper's package is an extra; missing it is told before the sweep begins."""
-    package = str(node.get("_target_")).rpartition(".")[0]
-    name = next((n for n in EXTRAS if f".hydra_{n}_" in package), None)
-    if name is None:
-        return []
-    try:
-        importlib.import_module(package)
-    except ImportError as error:
-        return [f"the {kind} {name} cannot be loaded ({error}); install it with pip install 'cl-bench[{EXTRAS[name]}]'"]
-    return []
 
 
 def _blame(job: list[str], error: Exception) -> int | None:
@@ -231,23 +210,9 @@ def _explain(override: str, error: Exception, rest: list[str]) -> str:
     while parent and not isinstance(OmegaConf.select(config, parent, throw_on_resolution_failure=False), DictConfig):
         parent, _, last = parent.rpartition(".")
     node: DictConfig = OmegaConf.select(config, parent) if parent else config
-    names = [f"{parent}.{k!s}" if parent else str(k) for k in node if k not in ("_target_", *INTERNAL)]
+    names = [f"{parent}.{k!s}" if parent else str(k) for k in node if not str(k).startswith("_") and k not in INTERNAL]
     names += [] if parent else EMPTY
     full = f"{parent}.{last}" if parent else last
     if full in names:
         return f"{override}: {first_line(error)}"
     return f"{override}: there is no setting {full}; {nearest(full, names)}"
-
-
-def first_line(error: BaseException) -> str:
-    lines = [line for line in (str(error) or str(error.__cause__)).splitlines() if line.strip()]
-    return " ".join(lines[0].split()) if lines else type(error).__name__
-
-
-def about(error: OSError) -> str:
-    return f"{error.filename or 'a file'}: {error.strerror or error}; free some room, or correct the path"
-
-
-def fail(message: str, status: int = 2) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    return status

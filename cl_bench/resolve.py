@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from cl_bench.build import nearest
 from cl_bench.core.errors import ConfigError
+from cl_bench.mistakes import nearest
 
 OmegaConf.register_new_resolver("cl_join", lambda names: "+".join(map(str, names)), replace=True)
 OmegaConf.register_new_resolver("cl_when", lambda test, yes, no: yes if test else no, replace=True)
@@ -24,8 +24,11 @@ def resolve(config: DictConfig, folders: Sequence[Path], named: bool = True) -> 
             del tree[key]
     names = OmegaConf.select(tree, "scenario.datasets")
     if names is not None:
-        files = {file.stem: file for folder in folders for file in (folder / "data").glob("*.yaml")}
-        unknown = [n for n in names if n not in files]
+        files = {file.stem: file for folder in reversed(folders) for file in (folder / "data").glob("*.yaml")}
+        if not isinstance(names, ListConfig) or not names or len(set(map(str, names))) < len(names):
+            given = f"[{','.join(map(str, names))}]" if isinstance(names, ListConfig) else names
+            raise ConfigError(f"scenario.datasets={given} is not allowed; give a list of names, each once, such as [digits,mnist5k]")
+        unknown = [str(n) for n in names if n not in files]
         if unknown:
             raise ConfigError(f"scenario.datasets: {', '.join(unknown)} not known; {nearest(unknown[0], sorted(files))}")
         tree["datasets"] = {n: OmegaConf.load(files[n]) for n in names}

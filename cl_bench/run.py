@@ -62,13 +62,12 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
     )
     folder.claim(config)
     try:
+        progress.say(f"{folder.path}: {'resuming' if folder.checkpoint.exists() else 'starting'}")
         progress.say(str(stream))
         parameters = sum(p.numel() for p in learner.network.parameters())
         progress.say(f"{config['name']['model']}: {parameters:,} parameters; {weights['text']}")
         data_sums = {d.name: d.checksum for d in datasets}
         saver = Saver(folder, f"{data_sums} {weights['sha256']}", runtime["save_seconds"], stop)
-        if folder.checkpoint.exists():
-            progress.say(f"resuming {folder.path}")
         run(learner, strategy, stream, plan, looks, saver, progress)
         if runtime["save_backbone"]:
             save_backbone(learner, folder.path / "backbone.safetensors")

@@ -125,3 +125,76 @@ def test_smoke(tmp_path: Path) -> None:
     assert (folder / "backbone.safetensors").exists()
     summary = dict(csv.reader((folder / "summary.csv").open()))
     assert all(summary[f"class_il_{name}"] for name in FIGURES)  # look.future and look.before: none is empty
+
+
+MINE = """
+import torch
+from cl_bench.core.kinds import Count, NonNegative
+from cl_bench.core.types import Examples
+from cl_bench.data.resident import in_memory
+from cl_bench.strategies.base import Strategy
+
+class Mine(Strategy):
+    needs_boundaries: ClassVar[bool] = True
+
+    def __init__(self, *, strength: NonNegative):
+        self.strength = strength
+
+def tiny(*, input_shape, pretrained, width: Count):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, width), torch.nn.ReLU()), width
+
+class Noise:
+    def __init__(self, *, num_classes: Count):
+        self.num_classes = num_classes
+
+    def __call__(self):
+        y = torch.arange(self.num_classes).repeat(8)
+        data = Examples(torch.randint(0, 256, (len(y), 1, 4, 4)).to(torch.uint8), y)
+        return in_memory("noise", data, data, self.num_classes)
+"""
+YAMLS = {
+    "strategy/mine": "_target_: mine.parts.Mine\nstrength: 0.5",
+    "model/tiny": "_target_: mine.parts.tiny\nwidth: 8\ninit: scratch\nimage_size: null\nchannels: null",
+    "model/bare": "_target_: mine.parts.tiny\nwidth: 8",
+    "data/noise": "_target_: mine.parts.Noise\nnum_classes: 10",
+    "data/bare": "_target_: cl_bench.data.sources.Digits\nname: digits",
+    "scenario/bare": "_target_: cl_bench.scenarios.split.Split\norder: natural",
+}
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> list[str]:
+    """A user's package and groups in tmp_path; the words that make them known."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/parts.py").write_text("from typing import ClassVar\n" + MINE)
+    for name, text in YAMLS.items():
+        (tmp_path / "mc" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mc" / f"{name}.yaml").write_text(text + "\n")
+    return ["--config-dir", "mc", "runtime.allow_targets=[cl_bench.,torch.optim.,mine.]"]
+
+
+def test_parts_of_a_users_own(tmp_path: Path, mine: list[str]) -> None:
+    status, _, err = run(tmp_path, *mine, "strategy=mine", "model=tiny", "data=noise", "train.epochs=1")
+    assert (status, err) == (0, "") and (tmp_path / "outputs/split_noise/tiny/supervised_mine/default/seed0/summary.csv").exists()
+    status, _, err = run(tmp_path, *mine, "scenario=sequence", "scenario.datasets=[noise]", "model=tiny", "train.epochs=1")
+    assert (status, err) == (0, "") and (tmp_path / "outputs/sequence_noise").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("model=bare", ["3 mistakes", "model.init is missing", "image_size: null", "channels: null"]),
+        ("data=bare", ["data.num_classes is missing"]),
+        ("scenario=bare", ["scenario.tasks is missing", "scenario.valid_fraction is missing"]),
+        ("scenario=bare look.part=valid", ["scenario.valid_fraction is missing"]),
+        ("strategy=mine strategy.strength=-1", ["strategy.strength=-1", "a number of 0 or more"]),
+        ("strategy=mine +strategy.strenth=1", ["strategy.strenth", "did you mean strength"]),
+        ("strategy=mine strategy._target_=mine.parts.Mien", ["mine.parts.Mien does not exist", "did you mean Mine"]),
+        ("strategy=mine strategy._target_=mine.part.Mine", ["no module mine.part", "PYTHONPATH"]),
+        ("strategy=mine scenario.announced=false", ["Mine needs task boundaries"]),
+    ],
+)
+def test_mistakes_in_a_users_own_parts(tmp_path: Path, mine: list[str], words: str, told: list[str]) -> None:
+    status, _, err = run(tmp_path, *mine, *words.split())
+    assert status == 2 and err.startswith("error: ") and err.count("\n") == 1
+    assert not [word for word in told if word not in err], err

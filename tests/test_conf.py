@@ -32,8 +32,13 @@ def test_groups_are_the_folders() -> None:
 
 @pytest.mark.parametrize(("group", "name"), EVERY)
 def test_composes_and_binds(group: str, name: str) -> None:
-    override = f"{group}=[{name}]" if group == "probe" else f"{group}={name}"
-    more = {("scenario", "toy"): ["data=toy"], ("data", "toy"): ["scenario=toy"]}.get((group, name), [])
+    override = f"{group}={name}"
+    more = {
+        ("scenario", "toy"): ["data=toy"],
+        ("data", "toy"): ["scenario=toy"],
+        ("data", "folder"): ["data.root=."],  # has no default: it is the user's
+        ("probe", "loss"): ["probe=[accuracy,loss]"],
+    }.get((group, name), [])
     if group == "tuned":  # <strategy>_<scenario>_<data>
         strategy = max((s for s in choices("strategy") if name.startswith(f"{s}_")), key=len)
         scenario = next(s for s in choices("scenario") if name.startswith(f"{strategy}_{s}_"))
@@ -62,7 +67,7 @@ def test_strategies_bind_beside_every_choice(group: str, name: str) -> None:
 @pytest.mark.parametrize("group", [g for g in NODES if g not in ("model", "probe")])
 def test_builds(group: str) -> None:
     for name in choices(group):
-        config = composed(f"{group}={name}", *(["data=toy"] if name == "toy" else []))
+        config = composed(f"{group}={name}", *{"toy": ["data=toy"], "folder": ["data.root=."]}.get(name, []))
         assert build(config[group], config["runtime"]["allow_targets"]) is not None
 
 

@@ -29,18 +29,18 @@ def test_folder_with_our_split(tmp_path, class_folders, source):
 def test_folder_with_the_users_split(tmp_path, class_folders, picture, source, error):
     class_folders(tmp_path / "train")
     class_folders(tmp_path / "test", count=2)
-    data = source("folder", tmp_path, size=4)()
+    data = source("folder", tmp_path, root=str(tmp_path), size=4)()
     assert (len(data.train), len(data.test)) == (10, 4)
     picture(tmp_path / "test" / "emu" / "0.png", (1, 2, 3))
-    assert "emu" in error(source("folder", tmp_path, size=4))
+    assert "emu" in error(source("folder", tmp_path, root=str(tmp_path), size=4))
 
 
 def test_folder_sees_a_changed_picture(tmp_path, class_folders, picture, source):
     class_folders(tmp_path)  # the cache lies inside and is no class
-    first = source("folder", tmp_path, size=4)()
-    assert source("folder", tmp_path, size=4)().checksum == first.checksum
+    first = source("folder", tmp_path, root=str(tmp_path), size=4)()
+    assert source("folder", tmp_path, root=str(tmp_path), size=4)().checksum == first.checksum
     picture(tmp_path / "dog" / "9.png", (255, 255, 255))
-    assert len(source("folder", tmp_path, size=4)().train) == len(first.train) + 1
+    assert len(source("folder", tmp_path, root=str(tmp_path), size=4)().train) == len(first.train) + 1
 
 
 def test_folder_crops_the_centre(tmp_path, source):
@@ -50,7 +50,7 @@ def test_folder_crops_the_centre(tmp_path, source):
             wide = np.zeros((10, 30, 3), np.uint8)
             wide[:, 10:20] = (200, 100, 50)
             Image.fromarray(wide).save(tmp_path / name / f"{i}.png")
-    data = source("folder", tmp_path, size=5)()
+    data = source("folder", tmp_path, root=str(tmp_path), size=5)()
     assert data.train.raw[0, :, 2, 2].tolist() == [200, 100, 50] and (data.train.raw[0, 0] > 150).all()
 
 

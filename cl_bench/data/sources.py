@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from cl_bench.core.errors import ConfigError
+from cl_bench.core.kinds import Count, FolderPath, Share
 from cl_bench.core.seeds import generator
 from cl_bench.core.types import Examples
 from cl_bench.data import downloads, folders, packaged
@@ -22,7 +23,7 @@ NOISE = 40.0  # of 255 grey levels: classes overlap a little, a small network st
 class Digits:
     """scikit-learn's 1,797 digits of 8x8."""
 
-    def __init__(self, *, name: str, root: str, cache: str, num_classes: int, test_fraction: float, split_seed: int):
+    def __init__(self, *, name: str, root: str, cache: str, num_classes: int, test_fraction: Share, split_seed: int):
         self.name, self.cache, self.num_classes = name, _path(cache), num_classes
         self.split = {"test_fraction": test_fraction, "split_seed": split_seed}
         self.held, self.seed = fraction(test_fraction), split_seed
@@ -91,11 +92,11 @@ class Folder:
         self,
         *,
         name: str,
-        root: str,
+        root: FolderPath,
         cache: str,
-        num_classes: int | None,
-        size: int,
-        test_fraction: float,
+        num_classes: Count | None,
+        size: Count,
+        test_fraction: Share,
         split_seed: int,
     ):
         self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
