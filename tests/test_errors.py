@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import time
@@ -12,6 +13,8 @@ import pytest
 import torch
 from programs import run, seeds
 from safetensors.torch import save_file
+
+from cl_bench.mistakes import about
 
 MISTAKES = {  # command -> words of the message
     "strategy=ewcc": ["strategy=ewcc", "did you mean ewc", "sequential"],
@@ -50,6 +53,28 @@ MISTAKES = {  # command -> words of the message
     "strategy._target_=os.system": ["os.system", "not allowed to be called", "cl_bench."],
     "hydra/launcher=jobib": ["jobib", "did you mean joblib"],
     "-m hydra/launcher=ray seed=0,1": ["ray", "pip install 'cl-bench[ray]'"],
+    "-m hydra/launcher=submitit_slurm seed=0,1": ["submitit_slurm", "no Slurm", "joblib"],
+    "train.optimizer.lr=-1": ["train.optimizer.lr=-1", "a number of 0 or more"],
+    "train.optimizer.lr=fast": ["train.optimizer.lr=fast", "a number of 0 or more"],
+    "train.optimizer.lr=null train.optimizer.momentum=x": ["2 mistakes", "train.optimizer.lr=<", "train.optimizer.momentum=x"],
+    "train.optimizer._target_=torch.optim.SGDD": ["torch.optim.SGDD", "did you mean SGD"],
+    "+train.optimizer.momentm=1": ["train.optimizer.momentm", "did you mean momentum"],
+    "strategy=ewc strategy.estimator=exat": ["give one of exact", "(did you mean exact?)"],
+    "model.image_size=abc": ["model.image_size=abc", "a whole number of 1 or more or null"],
+    "model.channels=2": ["model.channels=2", "one of 1, 3 or null"],
+    "scenario.tasks=null": ["set scenario.tasks=<a whole number"],
+    "scenario.valid_fraction=1.0": ["scenario.valid_fraction=1.0", "less than 1"],
+    "scenario=sequence scenario.datasets=[]": ["scenario.datasets=[]", "a list of names"],
+    "scenario=sequence scenario.datasets=digits": ["scenario.datasets=digits", "a list of names"],
+    "scenario=sequence scenario.datasets=[digits,digits]": ["scenario.datasets=[digits,digits]", "each once"],
+    "data.test_fraction=2": ["data.test_fraction=2", "above 0 and below 1"],
+    "data=folder": ["set data.root=<"],
+    "data=folder data.root=/nowhere": ["data.root=/nowhere", "a folder that exists"],
+    "runtime.outputs=/dev/null": ["/dev/null", "a file stands where a folder should", "runtime.outputs=<"],
+    "scenario=null": ["scenario=null is not known", "permuted"],
+    "strategy=er_ewc +strategy.parts.x=3 scenario.announced=false": ["EWC needs task boundaries"],
+    "probe=loss": ["probe.accuracy", "probe=[accuracy,loss]"],
+    "~probe.accuracy": ["probe.accuracy", "probe=[accuracy]"],
 }
 
 
@@ -68,6 +93,55 @@ def test_mistakes_of_the_configuration(command: str, tmp_path: Path) -> None:
     spent = os.times()
     assert spent.children_user - began.children_user < 2  # of the processor: other tests run beside this one
     assert not any(tmp_path.iterdir())
+
+
+LATE = {  # told by libraries, after they are imported
+    "train=adam +train.optimizer.betas=[2,3]": ["torch.optim.Adam", "betas=[2, 3]", "correct"],
+    "model=vit_nano model.heads=5": ["model.heads=5", "divide the width"],
+    "scenario.valid_fraction=0.99": ["task0", "no training examples", "scenario.valid_fraction"],
+    "-m hydra/launcher=joblib hydra.launcher.n_jobs=0 seed=0,1": ["launcher", "n_jobs == 0"],
+    "strategy=er_ewc strategy.parts=3": ["parts=3", "correct"],
+}
+
+
+@pytest.mark.parametrize("command", LATE)
+def test_mistakes_that_libraries_find(command: str, tmp_path: Path) -> None:
+    one_line(run(tmp_path, "experiment=smoke", *command.split()), *LATE[command])
+    assert not seeds(tmp_path)
+
+
+def test_a_setting_hides_what_is_internal(tmp_path: Path) -> None:
+    outcome = run(tmp_path, "train.optimizer.lrr=1")
+    one_line(outcome, "train.optimizer.lrr", "did you mean train.optimizer.lr")
+    assert "_partial_" not in outcome[2]
+
+
+def test_failures_of_one_kind_are_told_once(tmp_path: Path) -> None:
+    outcome = run(tmp_path, "-m", "experiment=smoke", "seed=0,1", "train.optimizer.lr=1e30")
+    one_line(outcome, "2 of 2 runs failed", "(and 1 more of this kind)")
+    assert outcome[2].count("loss is") == 1
+
+
+def test_pretrained_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    began = time.time()
+    one_line(run(tmp_path, "experiment=smoke", "model=vit_nano", "model.init=pretrained"), "model.init=scratch", "model.init=<file>")
+    assert not seeds(tmp_path) and time.time() - began < 30  # the hub's client alone tries for a minute
+
+
+def test_mixed_precision_says_nothing_on_stderr(tmp_path: Path) -> None:
+    assert run(tmp_path, "experiment=smoke", "runtime.precision=bf16-mixed")[::2] == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [("ENOSPC", "free some room"), ("EROFS", "another folder"), ("EACCES", "another folder"), ("ENOENT", "does not exist")],
+)
+def test_an_error_of_the_system_says_what_to_do(number: str, words: str) -> None:
+    code = getattr(errno, number)
+    line = about(OSError(code, os.strerror(code), "x.pt"), "runtime.outputs")
+    assert line.startswith("x.pt: ") and words in line and "runtime.outputs=<folder>" in line
 
 
 class Code:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
 from typing import Any
 
+import huggingface_hub.constants
 from torch import nn
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.core.kinds import Count
+from cl_bench.mistakes import said
+
+REACH_SECONDS = 5.0
 
 
 def resnet(*, input_shape: tuple[int, int, int], name: str, small_stem: bool | None, pretrained: bool) -> tuple[nn.Module, int]:
@@ -40,13 +46,20 @@ def vit(
         )
     shape = {"embed_dim": width, "depth": depth, "num_heads": heads}
     settings = {key: value for key, value in shape.items() if value is not None}
-    model = _create(name, pretrained, in_chans=input_shape[0], img_size=size, patch_size=patch, **settings)
+    try:
+        model = _create(name, pretrained, in_chans=input_shape[0], img_size=size, patch_size=patch, **settings)
+    except AssertionError as error:
+        raise ConfigError(
+            f"model.width={said(width)}, model.heads={said(heads)}: {name} cannot be made so ({error}); give heads that divide the width"
+        ) from error
     return model, model.num_features
 
 
 def _create(name: str, pretrained: bool, **settings: Any) -> Any:
     import timm
 
+    if pretrained and not _hub_answers():
+        huggingface_hub.constants.HF_HUB_OFFLINE = True  # what was fetched before still serves; nothing is tried again and again
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **settings)
     except (OSError, RuntimeError) as error:
@@ -57,3 +70,15 @@ def _create(name: str, pretrained: bool, **settings: Any) -> Any:
             f"model.init=pretrained: timm's weights of {name} cannot be had ({type(error).__name__}: {reason}); "
             f"connect to the hub once, or use model.init=scratch or model.init=<file>"
         ) from error
+
+
+def _hub_answers() -> bool:
+    """Within seconds; the hub's own client tries for a minute."""
+    request = urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=REACH_SECONDS).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True

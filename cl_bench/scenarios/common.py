@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cl_bench.core.errors import ConfigError
 from cl_bench.core.seeds import generator
 from cl_bench.core.types import Examples, Experience, Stream, Test
 
@@ -31,6 +32,11 @@ def make_stream(
     experiences, tests = [], {}
     for index, (name, train, test, classes) in enumerate(tasks):
         kept, held = hold_out(train, valid_fraction, seed, index)
+        if not len(kept):
+            raise ConfigError(
+                f"{name} has no training examples ({len(train)}, scenario.valid_fraction={valid_fraction} of them held out); "
+                "lower scenario.valid_fraction, or use data that has some of every class"
+            )
         experiences.append(Experience(index, name, kept, classes, held, announced))
         tests[name] = Test(test, classes, index)
     return Stream(tuple(experiences), tests, num_classes)
