@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cl_bench.core.errors import ConfigError
 from cl_bench.core.kinds import RULES
 from cl_bench.mistakes import nearest
 
@@ -32,7 +33,7 @@ class Source(NamedTuple):
 def _source(module: str) -> Source | None:
     """A module as it is written, found as import would, without running it or the packages above it."""
     top, *rest = module.split(".")
-    spec = importlib.util.find_spec(top)
+    spec = importlib.util.find_spec(top) if top else None
     if spec is None:
         return None
     files = [Path(place, *rest) for place in spec.submodule_search_locations or ()]
@@ -41,7 +42,11 @@ def _source(module: str) -> Source | None:
     if file is None:
         return None
     text = file.read_text()
-    return Source(text, ast.parse(text), module if file.name == "__init__.py" else module.rpartition(".")[0])
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        raise ConfigError(f"{file}, line {error.lineno}: {error.msg}; correct it") from error
+    return Source(text, tree, module if file.name == "__init__.py" else module.rpartition(".")[0])
 
 
 def missing(target: str) -> str:
@@ -50,7 +55,7 @@ def missing(target: str) -> str:
     source = _source(module)
     if source is None:
         return f"there is no module {module}; correct the name, install it, or add its folder to PYTHONPATH"
-    if re.search(rf"\b{name}\b|import \*", source.text):
+    if re.search(rf"\b{re.escape(name)}\b|import \*", source.text):
         return ""
     defined = [s.name for s in source.tree.body if isinstance(s, Definition)]
     imported = [name for s in source.tree.body for name in _imported(s)]  # what a package is made of

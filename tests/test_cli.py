@@ -158,6 +158,7 @@ YAMLS = {
     "model/bare": "_target_: mine.parts.tiny\nwidth: 8",
     "data/noise": "_target_: mine.parts.Noise\nnum_classes: 10",
     "data/bare": "_target_: cl_bench.data.sources.Digits\nname: digits",
+    "strategy/broken": "_target_: mine.broken.Mine",
     "scenario/bare": "_target_: cl_bench.scenarios.split.Split\norder: natural",
 }
 
@@ -167,6 +168,7 @@ def mine(tmp_path: Path) -> list[str]:
     """A user's package and groups in tmp_path; the words that make them known."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/parts.py").write_text("from typing import ClassVar\n" + MINE)
+    (tmp_path / "mine/broken.py").write_text("class Mine:\n  def (self): pass\n")
     for name, text in YAMLS.items():
         (tmp_path / "mc" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "mc" / f"{name}.yaml").write_text(text + "\n")
@@ -191,6 +193,7 @@ def test_parts_of_a_users_own(tmp_path: Path, mine: list[str]) -> None:
         ("strategy=mine +strategy.strenth=1", ["strategy.strenth", "did you mean strength"]),
         ("strategy=mine strategy._target_=mine.parts.Mien", ["mine.parts.Mien does not exist", "did you mean Mine"]),
         ("strategy=mine strategy._target_=mine.part.Mine", ["no module mine.part", "PYTHONPATH"]),
+        ("strategy=broken", ["mine/broken.py, line 2"]),
         ("strategy=mine scenario.announced=false", ["Mine needs task boundaries"]),
     ],
 )
