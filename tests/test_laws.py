@@ -13,13 +13,13 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 import cl_bench.run
-from cl_bench.build import class_flag
 from cl_bench.checks import problems
 from cl_bench.cli import CONF, choices
 from cl_bench.core.errors import Interrupted
 from cl_bench.core.stop import Stop
 from cl_bench.folder import RunFolder
 from cl_bench.resolve import resolve
+from cl_bench.signatures import class_flag
 
 STRATEGIES = choices("strategy")
 BASE = ("data=toy", "runtime.device=cpu", "runtime.progress=false", "runtime.save_backbone=true", "train.batch_size=8", "train.epochs=2")
