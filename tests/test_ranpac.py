@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cl_bench.core.errors import RunError
 from cl_bench.core.seeds import generator
 from cl_bench.probes.readout import read
 from cl_bench.strategies.ranpac import RanPAC
@@ -75,9 +76,13 @@ def test_ranpac_passes_over_a_ridge_below_the_precision(make_learner, make_netwo
         train(learner, ranpac(ridges=ridges), stream, steps=1)
         logits.append(read(learner, stream.experiences[0].train, 7)[1])
     assert torch.equal(*logits) and bool(logits[0].isfinite().all())
+    with pytest.raises(RunError, match=r"strategy\.ridges: 1e-30"):
+        train(make_learner(make_network()), ranpac(ridges=[1e-30, 1e-40]), stream, steps=1)
 
 
 @pytest.mark.parametrize("held_out", [0.0, 0.01, 1.0])
 def test_ranpac_refuses_a_share_that_leaves_nothing(make_learner, make_network, make_stream, error, held_out: float) -> None:
     text = error(lambda: ranpac(held_out=held_out).prepare(make_learner(make_network()), make_stream()))
     assert f"strategy.held_out={held_out}" in text and "task0" in text
+    text = error(lambda: ranpac(ridges=[]).prepare(make_learner(make_network()), make_stream()))
+    assert "strategy.ridges=[]" in text

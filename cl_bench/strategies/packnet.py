@@ -33,7 +33,8 @@ class PackNet(Strategy):
         self.prune, self.train_share = prune, train_share
 
     def prepare(self, learner: Learner, stream: Stream) -> None:
-        network, self.parameters = learner.network, learner.parameters
+        network = learner.network
+        self.parameters: list[Tensor] = list(learner.parameters)
         self.position = {e.index: n for n, e in enumerate(stream.experiences)}
         self.own = own_classes(stream).to(learner.device)
         if any(len(p) != stream.num_classes for p in network.head.parameters()):
@@ -45,8 +46,8 @@ class PackNet(Strategy):
         network.head = self.head = PackedHead(network.head, owners(self.own))
         learner.batch_norm = "frozen"
         self.current, self.pruned = -1, False
-        self.open = torch.zeros_like(flatten(self.parameters), dtype=torch.bool)
-        self.kept = flatten(self.parameters)
+        self.kept = flatten(self.parameters)  # zero where open
+        self.open = torch.zeros_like(self.kept)  # 1 or 0: products are far faster than choices
         self.opens, self.kepts = split(self.open, self.parameters), split(self.kept, self.parameters)
 
     def refuse_crowds(self, size: int, name: str, tasks: int) -> None:
@@ -70,7 +71,7 @@ class PackNet(Strategy):
                 is_open.copy_(self.own[self.current].view(-1, *[1] * (p.dim() - 1)).expand_as(p))
             else:
                 is_open.copy_(weights.get(id(p), torch.tensor(self.current == 0)))
-        self.kept.copy_(flatten(self.parameters))
+        self.kept.copy_(flatten(self.parameters) * (1 - self.open))
 
     def before_task(self, learner: Learner, task: Experience) -> None:
         self.current, self.pruned = self.position[task.index], False
@@ -80,13 +81,13 @@ class PackNet(Strategy):
         return learner.teach(replace(batch, allowed=self.own[self.current]))
 
     def after_backward(self, learner: Learner) -> None:
-        pairs = [(p.grad, is_open) for p, is_open in zip(learner.parameters, self.opens, strict=True) if p.grad is not None]
+        pairs = [(p.grad, is_open) for p, is_open in zip(self.parameters, self.opens, strict=True) if p.grad is not None]
         torch._foreach_mul_(*map(list, zip(*pairs, strict=True)))  # clipping counts what moves
 
     @torch.no_grad()
     def after_step(self, learner: Learner, batch: Batch, output: Output) -> None:
-        for p, is_open, kept in zip(learner.parameters, self.opens, self.kepts, strict=True):
-            torch.where(is_open, p, kept, out=p)  # to the bit, whatever weight decay and momentum did
+        torch._foreach_mul_(self.parameters, self.opens)  # to the bit, whatever weight decay and momentum did
+        torch._foreach_add_(self.parameters, self.kepts)
         if learner.step + 1 == max(1, round(self.train_share * learner.steps)):
             self.packed.prune(self.prune, self.current)
             self.pruned = True

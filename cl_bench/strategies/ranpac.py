@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cl_bench.core.errors import ConfigError
+from cl_bench.core.errors import ConfigError, RunError
 from cl_bench.core.kinds import Count, Fraction, Positive
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Experience, Stream
@@ -27,10 +27,12 @@ class RanPAC(Strategy):
     needs_boundaries: ClassVar[bool] = True
 
     def __init__(self, *, size: Count, ridges: list[Positive], held_out: Fraction, adapt_first_task: bool, batch_size: Count):
-        self.size, self.ridges, self.held_out = size, ridges, held_out
+        self.size, self.ridges, self.held_out = size, sorted(ridges), held_out
         self.adapt_first_task, self.batch_size = adapt_first_task, batch_size
 
     def prepare(self, learner: Learner, stream: Stream) -> None:
+        if not self.ridges:
+            raise ConfigError("strategy.ridges=[] leaves no lambda to choose; give one or more numbers above 0")
         for e in stream.experiences:
             if not 0 < self.number_fitted(e) < len(e.train):
                 raise ConfigError(
@@ -92,8 +94,9 @@ class Ridge(nn.Module):
         for ridge in ridges[int(errors.argmin()) :]:  # what was enough for one task may be too small for the sum
             weight = self.solve(self.total, ridge)
             if weight.isfinite().all():
-                break
-        self.weight.copy_(weight)
+                self.weight.copy_(weight)
+                return
+        raise RunError(f"strategy.ridges: {ridges[-1]} is still too small for the precision; add larger ones, up to 1e8")
 
     def solve(self, moments: Tensor, ridge: float) -> Tensor:
         """(G + ridge I)^-1 Q [size, C], or infinite where ridge is too small for the precision."""
