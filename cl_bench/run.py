@@ -62,6 +62,9 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
     )
     folder.claim(config)
     try:
+        for d in datasets:
+            if d.class_names:
+                progress.say(f"{d.name}: {d.num_classes} classes, by label: {' '.join(d.class_names)}")
         progress.say(str(stream))
         parameters = sum(p.numel() for p in learner.network.parameters())
         progress.say(f"{config['name']['model']}: {parameters:,} parameters; {weights['text']}")

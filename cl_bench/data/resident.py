@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,16 +31,20 @@ class Dataset:
     test: Examples
     num_classes: int
     checksum: str
+    class_names: tuple[str, ...] = ()  # by label, where the source has any
 
 
 def load(
     name: str,
     settings: Mapping[str, object],
     cache: Path,
-    decode: Callable[[], tuple[Examples, Examples]],
-    num_classes: int,
+    decode: Callable[[], tuple[Examples, Examples] | tuple[Examples, Examples, Sequence[str]]],
+    num_classes: int | None,
 ) -> Dataset:
-    """The data set from its file under cache; decode() makes that file once, one process at a time."""
+    """The data set from its file under cache; decode() makes that file once, one process at a time.
+
+    decode may add names of classes; num_classes None takes as many as there are.
+    """
     text = json.dumps({"layout": LAYOUT, **settings}, sort_keys=True)
     path = cache / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
     if not os.path.exists(path):  # a finished file needs no lock and no permission to write
@@ -51,8 +55,8 @@ def load(
         try:
             if not os.path.exists(path):
                 with reading(name):
-                    train, test = decode()
-                _write(path, train, test, text)
+                    train, test, *names = decode()
+                _write(path, train, test, text, names[0] if names else ())
         finally:
             lock.release()
     return _read(name, path, num_classes)
@@ -103,12 +107,13 @@ def _tensors(train: Examples, test: Examples) -> dict[str, Tensor]:
     return {key: part.contiguous() for key, part in zip(KEYS, parts, strict=True)}
 
 
-def _write(path: Path, train: Examples, test: Examples, settings: str) -> None:
+def _write(path: Path, train: Examples, test: Examples, settings: str, names: Sequence[str]) -> None:
     tensors = _tensors(train, test)
+    metadata = {"checksum": checksum(tensors), "settings": settings, "class_names": json.dumps(list(names))}
     partial = path.with_suffix(".partial")
     with writing(path):
         try:
-            save_file(tensors, partial, metadata={"checksum": checksum(tensors), "settings": settings})
+            save_file(tensors, partial, metadata=metadata)
             partial.chmod(0o644)  # safetensors makes it 0600, but a cache may be shared
             partial.rename(path)  # a kill leaves no file or a whole one, never half of one
         finally:
@@ -116,19 +121,20 @@ def _write(path: Path, train: Examples, test: Examples, settings: str) -> None:
                 partial.unlink()
 
 
-def _read(name: str, path: Path, num_classes: int) -> Dataset:
+def _read(name: str, path: Path, num_classes: int | None) -> Dataset:
     remedy = "Delete it, and the next run makes it anew."
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in KEYS}
-            written = (file.metadata() or {}).get("checksum")
+            metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path} is truncated or no safetensors file ({reason(error)}). {remedy}") from None
+    written = metadata.get("checksum", "")
     if checksum(tensors) != written:
         raise ConfigError(f"{path} does not match its checksum: it was damaged. {remedy}")
     train = Examples(tensors["train.raw"], tensors["train.y"])
     test = Examples(tensors["test.raw"], tensors["test.y"])
     found = 1 + max((int(part.y.max()) for part in (train, test) if len(part)), default=-1)
-    if found != num_classes:
+    if num_classes is not None and found != num_classes:
         raise ConfigError(f"data.num_classes={num_classes}, but {name} has {found}. Set data.num_classes={found}.")
-    return Dataset(name, train, test, num_classes, written)
+    return Dataset(name, train, test, found, written, tuple(json.loads(metadata.get("class_names", "[]"))))
