@@ -31,13 +31,14 @@ class Dataset:
     test: Examples
     num_classes: int
     checksum: str
+    parts: tuple[int, ...] = ()  # sizes of the sessions that train consists of, one after the other
 
 
 def load(
     name: str,
     settings: Mapping[str, object],
     cache: Path,
-    decode: Callable[[], tuple[Examples, Examples]],
+    decode: Callable[[], tuple[Examples, Examples] | tuple[Examples, Examples, tuple[int, ...]]],
     num_classes: int,
 ) -> Dataset:
     """The data set from its file under cache; decode() makes that file once, one process at a time."""
@@ -51,8 +52,8 @@ def load(
         try:
             if not os.path.exists(path):
                 with reading(name):
-                    train, test = decode()
-                _write(path, train, test, text)
+                    train, test, *parts = decode()
+                _write(path, train, test, text, parts[0] if parts else ())
         finally:
             lock.release()
     return _read(name, path, num_classes)
@@ -103,12 +104,13 @@ def _tensors(train: Examples, test: Examples) -> dict[str, Tensor]:
     return {key: part.contiguous() for key, part in zip(KEYS, parts, strict=True)}
 
 
-def _write(path: Path, train: Examples, test: Examples, settings: str) -> None:
+def _write(path: Path, train: Examples, test: Examples, settings: str, parts: tuple[int, ...]) -> None:
     tensors = _tensors(train, test)
     partial = path.with_suffix(".partial")
     with writing(path):
         try:
-            save_file(tensors, partial, metadata={"checksum": checksum(tensors), "settings": settings})
+            metadata = {"checksum": checksum(tensors), "settings": settings, "parts": json.dumps(parts)}
+            save_file(tensors, partial, metadata=metadata)
             partial.chmod(0o644)  # safetensors makes it 0600, but a cache may be shared
             partial.rename(path)  # a kill leaves no file or a whole one, never half of one
         finally:
@@ -121,9 +123,10 @@ def _read(name: str, path: Path, num_classes: int) -> Dataset:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in KEYS}
-            written = (file.metadata() or {}).get("checksum")
+            metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path} is truncated or no safetensors file ({reason(error)}). {remedy}") from None
+    written = metadata.get("checksum", "")
     if checksum(tensors) != written:
         raise ConfigError(f"{path} does not match its checksum: it was damaged. {remedy}")
     train = Examples(tensors["train.raw"], tensors["train.y"])
@@ -131,4 +134,4 @@ def _read(name: str, path: Path, num_classes: int) -> Dataset:
     found = 1 + max((int(part.y.max()) for part in (train, test) if len(part)), default=-1)
     if found != num_classes:
         raise ConfigError(f"data.num_classes={num_classes}, but {name} has {found}. Set data.num_classes={found}.")
-    return Dataset(name, train, test, num_classes, written)
+    return Dataset(name, train, test, num_classes, written, tuple(json.loads(metadata.get("parts", "[]"))))

@@ -84,6 +84,46 @@ class TinyImagenet:
         return folders.decode(train, self.size), folders.decode(test, self.size)
 
 
+class NotMnist:
+    """Letters A to J in many fonts, 28x28: the archive notMNIST_small, which has no split of its own."""
+
+    def __init__(self, *, name: str, root: str, cache: str, num_classes: int, test_fraction: float, split_seed: int):
+        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.split = {"test_fraction": test_fraction, "split_seed": split_seed}
+        self.held, self.seed = fraction(test_fraction), split_seed
+
+    def __call__(self) -> Dataset:
+        return load(self.name, {"source": "notmnist", **self.split}, self.cache, self._decode, self.num_classes)
+
+    def _decode(self) -> Pair:
+        grey = folders.decode(folders.notmnist(self.root / "notMNIST_small"), 28)
+        return stratified(Examples(grey.raw[:, :1], grey.y), self.held, self.seed)
+
+
+class Core50:
+    """CORe50 (1705.03550): 50 objects, or their 10 kinds, filmed in 11 sessions; root/core50_128x128/s<session>/o<object>/*.png."""
+
+    def __init__(
+        self, *, name: str, root: str, cache: str, num_classes: int, size: int, train_sessions: list[int], test_sessions: list[int]
+    ):
+        if num_classes not in (10, 50):
+            raise ConfigError(f"data.num_classes={num_classes} is not allowed: CORe50 has 50 objects of 10 kinds; give 50 or 10.")
+        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.size, self.train_sessions, self.test_sessions = size, train_sessions, test_sessions
+
+    def __call__(self) -> Dataset:
+        sessions = {"train": self.train_sessions, "test": self.test_sessions}
+        settings = {"source": "core50", "classes": self.num_classes, "size": self.size, **sessions}
+        return load(self.name, settings, self.cache, self._decode, self.num_classes)
+
+    def _decode(self) -> tuple[Examples, Examples, tuple[int, ...]]:
+        place = self.root / "core50_128x128"
+        per_class = 50 // self.num_classes
+        train, test = ([folders.core50(place, s, per_class) for s in sessions] for sessions in (self.train_sessions, self.test_sessions))
+        decoded = [folders.decode([item for session in part for item in session], self.size) for part in (train, test)]
+        return decoded[0], decoded[1], tuple(len(session) for session in train)
+
+
 class Folder:
     """The user's own pictures, <class>/* or train/<class>/* and test/<class>/*, in data.root."""
 
