@@ -260,6 +260,8 @@ def test_sessions(error) -> None:
     assert list(stream.tests) == ["test"] and stream.tests["test"].data is data.test and stream.tests["test"].valid is None
     held = Sessions(order="seeded", order_seed=2, valid_fraction=0.5)(data)
     assert [e.name for e in held.experiences] == ["session1", "session0", "session2"] and len(held.tests["test"].valid) == 24
+    again = Sessions(order="natural", order_seed=2, valid_fraction=0.5)(data)
+    assert torch.equal(again.experiences[1].valid.raw, held.experiences[0].valid.raw)  # whatever the order
     assert "data=made is not recorded" in error(lambda: Sessions(order="natural", order_seed=0, valid_fraction=0.0)(dataset()))
 
 

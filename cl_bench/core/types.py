@@ -96,10 +96,10 @@ class Stream:
         """Which evaluation it shows."""
         if not all(e.announced for e in self.experiences):
             return "task-free, class-incremental"
-        sets = {frozenset(test.classes) for test in self.tests.values()}
-        if len(sets) == 1:
+        sets = [set(test.classes) for test in self.tests.values()]
+        if all(classes == sets[0] for classes in sets):
             return "domain-incremental"
-        disjoint = len(sets) == len(self.tests) and sum(map(len, sets)) == len(frozenset().union(*sets))
+        disjoint = sum(map(len, sets)) == len(set().union(*sets))
         return "class- and task-incremental" if disjoint else "mixed: some classes come back"
 
     def seen(self, index: int) -> tuple[int, ...]:

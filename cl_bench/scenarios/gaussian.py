@@ -52,7 +52,7 @@ class Gaussian:
                 f"scenario.windows={self.windows}: {len(kept)} training examples cannot fill them with each of the {count} classes; "
                 f"give fewer windows, or data with examples of every class"
             )
-        times = (kept.y[chosen] + 0.5) / count + self.width * torch.randn(len(chosen), generator=rng)
+        times = kept.y[chosen] / count + self.width * torch.randn(len(chosen), generator=rng)
         windows = [kept.take(part) for part in chosen[times.argsort()].split(size)]
         experiences = [
             Experience(
