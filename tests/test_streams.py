@@ -302,3 +302,10 @@ def test_five_datasets() -> None:
         stream = Sequence(**settings)(sets)
         assert stream.num_classes == 50 and stream.input_shape == (3, 32, 32) and stream.kind == "class- and task-incremental"
         assert [e.classes[0] for e in stream.experiences] == [0, 10, 20, 30, 40] and list(stream.tests) == list(sets)
+
+
+def test_reports_average_the_tests_that_count_so_far(tmp_path: Path) -> None:
+    from cl_bench.reports.collect import seen_accuracy
+
+    (tmp_path / "accuracy_class_il.csv").write_text("after,task0,task1\n1,0.5,\n3,0.6,0.2\n5,0.4,0.8\n")
+    assert seen_accuracy(tmp_path, "class_il").to_dict() == pytest.approx({2: 50.0, 4: 40.0, 6: 60.0})
