@@ -14,7 +14,7 @@ from cl_bench.core.errors import ConfigError
 from cl_bench.core.kinds import RULES
 from cl_bench.folder import READINGS
 from cl_bench.metrics import summary
-from cl_bench.scenarios.sizes import task_sizes
+from cl_bench.scenarios.sizes import check_groups, check_kinds, task_sizes
 
 NODES = {  # node -> arguments that the program adds
     "scenario": (),
@@ -111,19 +111,18 @@ def _across(config: Mapping[str, Any]) -> Iterator[str]:
             f"train.epochs={said(train['epochs'])} and train.steps={said(train['steps'])}: "
             "give one of them a whole number of 1 or more, null to the other"
         )
-    count = config["data"]["num_classes"]
-    if scenario["_target_"].endswith(".Split") and isinstance(count, int) and isinstance(scenario["tasks"], int | list):
-        try:
-            task_sizes(count, scenario["tasks"])
-        except ConfigError as error:
-            yield str(error)
-    if scenario.get("announced") is False:
+    try:
+        _deal(scenario, config["data"]["num_classes"])
+    except ConfigError as error:
+        yield str(error)
+    task_free = class_flag(scenario["_target_"], "task_free")
+    if task_free or scenario.get("announced") is False:
         parts = strategy.get("parts", {"": strategy})
         names = [p["_target_"].rpartition(".")[2] for p in parts.values() if class_flag(p["_target_"], "needs_boundaries")]
         if names:
             yield (
                 f"{' and '.join(names)} needs task boundaries, which this scenario hides; "
-                "use strategy=er or sequential, or scenario.announced=true"
+                f"use strategy=er or sequential, or {'scenario=split' if task_free else 'scenario.announced=true'}"
             )
     if train["clip"] is not None and (not isinstance(train["clip"], int | float) or isinstance(train["clip"], bool) or train["clip"] <= 0):
         yield f"train.clip={said(train['clip'])} is not allowed; give a number above 0, or null"
@@ -132,6 +131,28 @@ def _across(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"model.init={init} is no file; give scratch, pretrained, or a .safetensors or .pth file"
     if config["look"]["part"] == "valid" and not scenario["valid_fraction"]:
         yield "look.part=valid needs held-out examples; set scenario.valid_fraction, for example 0.1"
+
+
+def _deal(scenario: Mapping[str, Any], count: Any) -> None:
+    """Whether the data's classes can be dealt out as asked; what is no list of numbers has been told already."""
+    kind, what = scenario["_target_"].removeprefix("cl_bench.scenarios."), "classes"
+    setting = {"split.Split": "tasks", "gaussian.Gaussian": "tests", "shift.Shift": "tasks"}.get(kind, "")
+    if kind == "corrupted.Corrupted" and isinstance(scenario.get("kinds"), list) and isinstance(scenario.get("strengths"), Mapping):
+        check_kinds(scenario["kinds"], list(scenario["strengths"]))
+    if kind == "shift.Shift" and _whole(count) and _lists(scenario.get("groups")):
+        check_groups(scenario["groups"], count)
+        count, what = len(scenario["groups"][0]), "subclasses of each label"
+    if setting and _whole(count) and _whole(scenario.get(setting)):
+        task_sizes(count, scenario[setting], f"scenario.{setting}", what)
+
+
+def _lists(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, list) and _whole(part) for part in value)
+
+
+def _whole(value: Any) -> bool:
+    """A whole number, or lists of them."""
+    return all(map(_whole, value)) if isinstance(value, list) else isinstance(value, int) and not isinstance(value, bool)
 
 
 def _node(config: Mapping[str, Any], name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import re
 import shutil
@@ -76,7 +77,9 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
         if runtime["save_backbone"]:
             save_backbone(learner, folder.path / "backbone.safetensors")
         costs = progress.costs(fabric.device)
-        folder.finish(list(original.tests), provenance(data_sums, weights, parameters, costs, fabric))
+        tests = {name: test.task for name, test in original.tests.items()}
+        looks_after = [e.index for e in original.experiences if e.looked]
+        folder.finish(tests, looks_after, provenance(data_sums, original, weights, parameters, costs, fabric))
     finally:
         folder.release()
     return list(original.tests)
@@ -137,7 +140,7 @@ def held_out(stream: Stream, part: str) -> dict[str, Examples]:
     if part == "test":
         return {name: test.data for name, test in stream.tests.items()}
     valid = {e.index: e.valid for e in stream.experiences}
-    chosen = {name: valid[test.task] for name, test in stream.tests.items()}
+    chosen = {name: valid[test.task] if test.valid is None else test.valid for name, test in stream.tests.items()}
     empty = [name for name, examples in chosen.items() if examples is None]
     if empty:
         raise ConfigError(f"look.part=valid: {', '.join(empty)} has no held-out examples; raise scenario.valid_fraction")
@@ -154,7 +157,7 @@ def save_backbone(learner: Learner, path: Path) -> None:
 
 
 def provenance(
-    data: Mapping[str, str], weights: Mapping[str, Any], parameters: int, costs: Mapping[str, Any], fabric: Fabric
+    data: Mapping[str, str], stream: Stream, weights: Mapping[str, Any], parameters: int, costs: Mapping[str, Any], fabric: Fabric
 ) -> dict[str, Any]:
     """What one needs to know to believe the numbers."""
     return {
@@ -166,12 +169,21 @@ def provenance(
         "cpu": cpu(),
         "threads": torch.get_num_threads(),
         "data": dict(data),
+        "stream": {"shows": stream.kind, **subclasses(stream)},
         "weights": {k: weights[k] for k in ("init", "sha256")},
         "weights_loaded": weights["loaded"],
         "weights_ignored": weights["ignored"],
         "parameters": parameters,
         **costs,
     }
+
+
+def subclasses(stream: Stream) -> dict[str, Any]:
+    """What each label stands for in each task, and the hash of it; nothing where a label is a class of the data."""
+    if not stream.subclasses:
+        return {}
+    found = {task: [list(classes) for classes in behind] for task, behind in stream.subclasses.items()}
+    return {"subclasses": found, "subclasses_sha256": hashlib.sha256(json.dumps(found).encode()).hexdigest()}
 
 
 def cpu() -> str:

@@ -22,6 +22,9 @@ LAYOUT = 1  # of the file below; another number makes every cached file anew
 KEYS = ("train.raw", "train.y", "test.raw", "test.y")
 
 
+Details = Mapping[str, Sequence[str] | Sequence[int]]  # of a Dataset's last fields, by name
+
+
 @dataclass(frozen=True)
 class Dataset:
     """What every source answers with; checksum goes into a run's provenance."""
@@ -32,18 +35,19 @@ class Dataset:
     num_classes: int
     checksum: str
     class_names: tuple[str, ...] = ()  # by label, where the source has any
+    parts: tuple[int, ...] = ()  # sizes of the sessions that train consists of, one after the other
 
 
 def load(
     name: str,
     settings: Mapping[str, object],
     cache: Path,
-    decode: Callable[[], tuple[Examples, Examples] | tuple[Examples, Examples, Sequence[str]]],
+    decode: Callable[[], tuple[Examples, Examples] | tuple[Examples, Examples, Details]],
     num_classes: int | None,
 ) -> Dataset:
     """The data set from its file under cache; decode() makes that file once, one process at a time.
 
-    decode may add names of classes; num_classes None takes as many as there are.
+    decode may add class_names or parts; num_classes None takes as many as there are.
     """
     text = json.dumps({"layout": LAYOUT, **settings}, sort_keys=True)
     path = cache / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
@@ -55,8 +59,8 @@ def load(
         try:
             if not os.path.exists(path):
                 with reading(name):
-                    train, test, *names = decode()
-                _write(path, train, test, text, names[0] if names else ())
+                    train, test, *details = decode()
+                _write(path, train, test, text, details[0] if details else {})
         finally:
             lock.release()
     return _read(name, path, num_classes)
@@ -107,9 +111,9 @@ def _tensors(train: Examples, test: Examples) -> dict[str, Tensor]:
     return {key: part.contiguous() for key, part in zip(KEYS, parts, strict=True)}
 
 
-def _write(path: Path, train: Examples, test: Examples, settings: str, names: Sequence[str]) -> None:
+def _write(path: Path, train: Examples, test: Examples, settings: str, details: Details) -> None:
     tensors = _tensors(train, test)
-    metadata = {"checksum": checksum(tensors), "settings": settings, "class_names": json.dumps(list(names))}
+    metadata = {"checksum": checksum(tensors), "settings": settings, "details": json.dumps(details)}
     partial = path.with_suffix(".partial")
     with writing(path):
         try:
@@ -137,4 +141,5 @@ def _read(name: str, path: Path, num_classes: int | None) -> Dataset:
     found = 1 + max((int(part.y.max()) for part in (train, test) if len(part)), default=-1)
     if num_classes is not None and found != num_classes:
         raise ConfigError(f"data.num_classes={num_classes}, but {name} has {found}. Set data.num_classes={found}.")
-    return Dataset(name, train, test, found, written, tuple(json.loads(metadata.get("class_names", "[]"))))
+    details = {key: tuple(value) for key, value in json.loads(metadata.get("details", "{}")).items()}
+    return Dataset(name, train, test, found, written, **details)

@@ -14,7 +14,7 @@ from cl_bench.core.seeds import generator
 from cl_bench.core.types import Examples
 from cl_bench.data import downloads, folders, glyphs, packaged
 from cl_bench.data.characters import FACES
-from cl_bench.data.resident import Dataset, in_memory, load, reading
+from cl_bench.data.resident import Dataset, Details, in_memory, load, reading
 from cl_bench.data.splits import fraction, stratified
 
 Pair = tuple[Examples, Examples]
@@ -86,6 +86,46 @@ class TinyImagenet:
         place = downloads.tiny_imagenet(self.name, self.root, self.url, self.md5)
         train, test = folders.tiny_imagenet(place, self.num_classes)
         return folders.decode(train, self.size), folders.decode(test, self.size)
+
+
+class NotMnist:
+    """Letters A to J in many fonts, 28x28: the archive notMNIST_small, which has no split of its own."""
+
+    def __init__(self, *, name: str, root: str, cache: str, num_classes: int, test_fraction: float, split_seed: int):
+        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.split = {"test_fraction": test_fraction, "split_seed": split_seed}
+        self.held, self.seed = fraction(test_fraction), split_seed
+
+    def __call__(self) -> Dataset:
+        return load(self.name, {"source": "notmnist", **self.split}, self.cache, self._decode, self.num_classes)
+
+    def _decode(self) -> Pair:
+        grey = folders.decode(folders.notmnist(self.root / "notMNIST_small"), 28)
+        return stratified(Examples(grey.raw[:, :1], grey.y), self.held, self.seed)
+
+
+class Core50:
+    """CORe50 (1705.03550): 50 objects, or their 10 kinds, filmed in 11 sessions; root/core50_128x128/s<session>/o<object>/*.png."""
+
+    def __init__(
+        self, *, name: str, root: str, cache: str, num_classes: int, size: int, train_sessions: list[int], test_sessions: list[int]
+    ):
+        if num_classes not in (10, 50):
+            raise ConfigError(f"data.num_classes={num_classes} is not allowed: CORe50 has 50 objects of 10 kinds; give 50 or 10.")
+        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.size, self.train_sessions, self.test_sessions = size, train_sessions, test_sessions
+
+    def __call__(self) -> Dataset:
+        sessions = {"train": self.train_sessions, "test": self.test_sessions}
+        settings = {"source": "core50", "classes": self.num_classes, "size": self.size, **sessions}
+        return load(self.name, settings, self.cache, self._decode, self.num_classes)
+
+    def _decode(self) -> tuple[Examples, Examples, Details]:
+        place = self.root / "core50_128x128"
+        per_class = 50 // self.num_classes
+        train, test = ([folders.core50(place, s, per_class) for s in sessions] for sessions in (self.train_sessions, self.test_sessions))
+        decoded = [folders.decode([item for session in part for item in session], self.size) for part in (train, test)]
+        return decoded[0], decoded[1], {"parts": [len(session) for session in train]}
 
 
 class Folder:
@@ -182,7 +222,7 @@ class Glyphs:
         settings = {"source": "glyphs", **asdict(self.choice), **asdict(self.look), **counts, **glyphs.versions()}
         return load(self.name, settings, self.cache, self._decode, self.num_classes)
 
-    def _decode(self) -> tuple[Examples, Examples, list[str]]:
+    def _decode(self) -> tuple[Examples, Examples, Details]:
         drawings = glyphs.choose(self.choice)
         if self.by == "class":
             count = int(len(drawings) * self.fraction)
@@ -191,7 +231,7 @@ class Glyphs:
                     f"data.fraction={self.fraction} of {len(drawings)} classes leaves {count}; at least 2 are needed. Raise it."
                 )
             drawings = {c: drawings[c] for c in glyphs.nested(list(drawings), count, self.choice.seed)}
-        return *glyphs.make(drawings, self.choice, self.look, self.train, self.test), list(drawings)
+        return *glyphs.make(drawings, self.choice, self.look, self.train, self.test), {"class_names": list(drawings)}
 
 
 class Toy:
