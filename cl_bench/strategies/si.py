@@ -38,7 +38,7 @@ class SI(Strategy):
     def prepare(self, learner: Learner, stream: Stream) -> None:
         self.theta: list[Tensor] = [*learner.parameters]
         self.penalty = Quadratic(self.theta)
-        self.path, self.importance, self.grads, self.before = (torch.zeros_like(self.penalty.weight) for _ in range(4))
+        self.path, self.importance, self.grads, self.before, self.room = (torch.zeros_like(self.penalty.weight) for _ in range(5))
         self.views = [split(vector, self.theta) for vector in (self.path, self.grads, self.before)]
 
     def terms(self, learner: Learner, batch: Batch, output: Output) -> Mapping[str, Tensor]:
@@ -54,7 +54,8 @@ class SI(Strategy):
         torch._foreach_copy_([g for g, _ in found], [grad for _, grad in found])
         torch._foreach_copy_(before, self.theta)
         if self.gradient == "task" and self.num_tasks:  # less the penalty's share, known in closed form
-            self.grads.addcmul_(self.penalty.weight, self.before - self.penalty.centre, value=-1)
+            torch.sub(self.before, self.penalty.centre, out=self.room)
+            self.grads.addcmul_(self.penalty.weight, self.room, value=-1)
 
     @torch.no_grad()
     def after_step(self, learner: Learner, batch: Batch, output: Output) -> None:
