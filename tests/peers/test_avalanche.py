@@ -94,7 +94,7 @@ class Record(SupervisedPlugin):
         self.losses: list[float] = []
 
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
-        self.losses.append(float(strategy.loss))
+        self.losses.append(float(strategy.loss.detach()))
 
 
 def in_our_order(dataset: Any, task: int) -> Any:
