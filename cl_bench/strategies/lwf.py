@@ -59,7 +59,8 @@ def distil(new: Tensor, old: Tensor, heads: Tensor, temperature: float) -> Tenso
     """Sum over heads bool [H, C] of KL(old || new), each softmax among the head's logits; mean over new, old [B, C]."""
 
     def log_p(logits: Tensor) -> Tensor:  # [B, H, C]; 0 outside the head, where -inf would make 0 * inf
-        return (logits[:, None] / temperature).masked_fill(~heads, -torch.inf).log_softmax(2).masked_fill(~heads, 0.0)
+        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision loses small differences
+        return (exact[:, None] / temperature).masked_fill(~heads, -torch.inf).log_softmax(2).masked_fill(~heads, 0.0)
 
     target = log_p(old)
     return (target.exp() * (target - log_p(new))).sum() / len(new)
