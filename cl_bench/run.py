@@ -49,7 +49,7 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
     datasets, stream = make_stream(config)
     original = stream
     strategy = build(config["strategy"], runtime["allow_targets"])
-    stream = strategy.arrange(stream)
+    stream = strategy.arrange(stream, config["seed"])
     learner, weights = make_learner(config, stream, fabric)
     strategy.prepare(learner, stream)
     plan = Plan(**{key: config["train"][key] for key in ("batch_size", "epochs", "steps", "renew_optimizer")})

@@ -229,10 +229,15 @@ def test_a_probe_changes_nothing(runs: Runs, tmp_path: Path, strategy: str, setu
 
 
 @pytest.mark.parametrize("setup", SETUPS)
-@pytest.mark.parametrize("change", [("ewc",), ("ewc", "strategy.mode=online"), ("si",), ("mas",), ("er",), ("er_ewc",)], ids="-".join)
+@pytest.mark.parametrize(
+    "change",
+    [("ewc",), ("ewc", "strategy.mode=online"), ("si",), ("mas",), ("er",), ("er_ewc",), ("lwf",), ("der",), ("derpp",)],
+    ids="-".join,
+)
 def test_strength_zero_is_sequential_to_the_bit(runs: Runs, tmp_path: Path, change: tuple[str, ...], setup: str) -> None:
     strategy, *more = change
-    zero = ["strategy.parts.er.strength=0", "strategy.parts.ewc.strength=0"] if strategy == "er_ewc" else ["strategy.strength=0"]
+    names = {"er_ewc": ("parts.er.strength", "parts.ewc.strength"), "der": ("alpha",), "derpp": ("alpha", "beta")}
+    zero = [f"strategy.{name}=0" for name in names.get(strategy, ("strength",))]
     plain = outcome(runs(configure("sequential", setup), tmp_path / "sequential"))
     weights = runs.weights()
     assert outcome(runs(configure(strategy, setup, *more, *zero), tmp_path / "zero")) == plain

@@ -138,16 +138,17 @@ class Stream:
 
 @dataclass(frozen=True)
 class Output:
-    """What an objective or a strategy says of a batch; outputs is what a memory would remember."""
+    """What an objective or a strategy says of a batch; outputs is what a memory would remember, views what the network saw."""
 
     loss: Tensor
     outputs: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+    views: Sequence[Tensor] = ()
 
     def plus(self, terms: Mapping[str, Tensor]) -> Output:
         if not terms:
             return self
-        return Output(self.loss + sum(terms.values()), self.outputs, {**self.parts, **terms})
+        return replace(self, loss=self.loss + sum(terms.values()), parts={**self.parts, **terms})
 
 
 def _ranges(classes: Sequence[int]) -> str:
