@@ -34,10 +34,9 @@ def test_groups_are_the_folders() -> None:
 def test_composes_and_binds(group: str, name: str) -> None:
     override = f"{group}=[{name}]" if group == "probe" else f"{group}={name}"
     more = {("scenario", "toy"): ["data=toy"], ("data", "toy"): ["scenario=toy"]}.get((group, name), [])
-    if group == "tuned":  # <strategy>_<scenario>_<data>
-        strategy = max((s for s in choices("strategy") if name.startswith(f"{s}_")), key=len)
-        scenario = next(s for s in choices("scenario") if name.startswith(f"{strategy}_{s}_"))
-        more = [f"strategy={strategy}", f"scenario={scenario}", f"data={name.removeprefix(f'{strategy}_{scenario}_')}"]
+    if group == "tuned":  # offline/<stream>_<strategy>
+        scenario = next(f"offline/{c}" for c in sorted(choices("scenario/offline"), key=len) if name.startswith(f"offline/{c}_"))
+        more = [f"scenario={scenario}", f"strategy={name.removeprefix(f'{scenario}_')}"]
     config = composed(override, *more)
     assert problems(config) == []
     check([override, *more])  # what the command line does first
