@@ -42,6 +42,7 @@ def search(stream: str, strategy: str, trials: int) -> None:
     if best is None:
         sys.exit(done.stderr)
     value = yaml.safe_load((Path(best[3]) / "config.yaml").read_text())["strategy"][name]
+    TUNED.mkdir(parents=True, exist_ok=True)
     lost = re.search(r"error: (\d+) of \d+ runs failed", done.stderr)
     (TUNED / f"{stream}_{strategy}.yaml").write_text(
         "# @package _global_\n"
