@@ -17,11 +17,19 @@ help: ## this list
 	$(INSTALL) -c constraints.txt -e '.[dev]'
 	touch $@
 
+.venv-peers/ready: pyproject.toml constraints.txt
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	$(subst $(BIN),.venv-peers/bin,$(INSTALL)) -c constraints.txt -e '.[peers]'
+	touch $@
+
 demo: .venv/demo ## four strategies on split digits, one table, under a minute
 	$(BIN)/python -m cl_bench experiment=demo
 
 test: .venv/dev ## the whole test suite
 	$(BIN)/python -m pytest -n 2
+
+peers: .venv-peers/ready ## our losses and metrics beside Avalanche's, in its own environment
+	.venv-peers/bin/python -m pytest -m peers tests/peers
 
 check: .venv/dev ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -35,4 +43,4 @@ bench: .venv/dev ## our loop beside a bare PyTorch loop
 report: .venv/demo ## tables and plots of all runs in outputs/
 	$(BIN)/python -m cl_bench.reports outputs
 
-.PHONY: help demo test check bench report
+.PHONY: help demo test peers check bench report

@@ -15,7 +15,7 @@ from cl_bench.core.errors import ConfigError
 from cl_bench.folder import READINGS
 from cl_bench.metrics import summary
 from cl_bench.mistakes import about, nearest, refused, said, unwritable
-from cl_bench.scenarios.sizes import task_sizes
+from cl_bench.scenarios.sizes import check_groups, check_kinds, task_sizes
 from cl_bench.signatures import class_flag, mismatch
 
 NODES = {  # node -> arguments that the program adds
@@ -108,18 +108,17 @@ def _across(config: Mapping[str, Any]) -> Iterator[str]:
             f"train.epochs={said(train['epochs'])} and train.steps={said(train['steps'])}: "
             "give one of them a whole number of 1 or more, null to the other"
         )
-    count = config["data"].get("num_classes")
-    if scenario["_target_"].endswith(".Split") and isinstance(count, int) and isinstance(scenario.get("tasks"), int | list):
-        try:
-            task_sizes(count, scenario["tasks"])
-        except ConfigError as error:
-            yield str(error)
-    if scenario.get("announced") is False:
+    try:
+        _deal(scenario, config["data"].get("num_classes"))
+    except ConfigError as error:
+        yield str(error)
+    task_free = class_flag(scenario["_target_"], "task_free")
+    if task_free or scenario.get("announced") is False:
         names = [t.rpartition(".")[2] for t in _targets(strategy) if class_flag(t, "needs_boundaries")]
         if names:
             yield (
                 f"{' and '.join(names)} needs task boundaries, which this scenario hides; "
-                "use strategy=er or sequential, or scenario.announced=true"
+                f"use strategy=er or sequential, or {'scenario=split' if task_free else 'scenario.announced=true'}"
             )
     init = config["model"]["init"]
     weights = Path(str(init)).expanduser()
@@ -144,6 +143,28 @@ def _targets(node: Any) -> list[str]:
     if not isinstance(node, Mapping):
         return []
     return [t for k, child in node.items() for t in ([str(child)] if k == "_target_" else _targets(child))]
+
+
+def _deal(scenario: Mapping[str, Any], count: Any) -> None:
+    """Whether the data's classes can be dealt out as asked; what is no list of numbers has been told already."""
+    kind, what = scenario["_target_"].removeprefix("cl_bench.scenarios."), "classes"
+    setting = {"split.Split": "tasks", "gaussian.Gaussian": "tests", "shift.Shift": "tasks"}.get(kind, "")
+    if kind == "corrupted.Corrupted" and isinstance(scenario.get("kinds"), list) and isinstance(scenario.get("strengths"), Mapping):
+        check_kinds(scenario["kinds"], list(scenario["strengths"]))
+    if kind == "shift.Shift" and _whole(count) and _lists(scenario.get("groups")):
+        check_groups(scenario["groups"], count)
+        count, what = len(scenario["groups"][0]), "subclasses of each label"
+    if setting and _whole(count) and _whole(scenario.get(setting)):
+        task_sizes(count, scenario[setting], f"scenario.{setting}", what)
+
+
+def _lists(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, list) and _whole(part) for part in value)
+
+
+def _whole(value: Any) -> bool:
+    """A whole number, or lists of them."""
+    return all(map(_whole, value)) if isinstance(value, list) else isinstance(value, int) and not isinstance(value, bool)
 
 
 def _node(config: Mapping[str, Any], name: str) -> Any:

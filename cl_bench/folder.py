@@ -95,19 +95,24 @@ class RunFolder:
             lines = self.rows_file.read_bytes().splitlines(keepends=True)
             write(self.rows_file, b"".join(lines[:count]).decode())
 
-    def finish(self, tasks: Sequence[str], provenance: Mapping[str, Any]) -> None:
-        """Tables, provenance, and last of all summary.csv, the finished mark."""
-        rows = self.read_rows()
+    def finish(self, tests: Mapping[str, int], looks: Sequence[int], provenance: Mapping[str, Any]) -> None:
+        """Tables, provenance, and last of all summary.csv, the finished mark.
+
+        tests: name -> experience from which on it counts; looks: the experiences that end with an evaluation.
+        """
+        rows, tasks = self.read_rows(), list(tests)
+        learned = [next(i for i, after in enumerate(looks) if after >= first) for first in tests.values()]
         figures: list[tuple[str, float]] = []
         for reading in READINGS:
             afters, cells = table(rows, reading, tasks)
             if not afters:
                 continue
             write(self.path / f"accuracy_{reading}.csv", _table_text(afters, tasks, cells))
-            square, before = square_matrix(afters, cells)
-            lost = metrics.forgetting(square)[[a for a in afters if a >= 0]]
-            write(self.path / f"forgetting_{reading}.csv", _table_text([a for a in afters if a >= 0], tasks, lost))
-            figures += [(f"{reading}_{name}", value) for name, value in metrics.summary(square, before).items()]
+            matrix, before = full_matrix(afters, cells, looks)
+            measured = [a for a in afters if a >= 0]
+            lost = metrics.forgetting(matrix, learned)[[looks.index(a) for a in measured]]
+            write(self.path / f"forgetting_{reading}.csv", _table_text(measured, tasks, lost))
+            figures += [(f"{reading}_{name}", value) for name, value in metrics.summary(matrix, before, learned).items()]
         write(self.path / "provenance.json", json.dumps(provenance, indent=2) + "\n")
         write(self.path / "summary.csv", _csv([("metric", "value"), *((name, _cell(value)) for name, value in figures)]))
         self.checkpoint.unlink(missing_ok=True)
@@ -128,12 +133,12 @@ def table(rows: Iterable[Row], metric: str, tasks: Sequence[str]) -> tuple[list[
     return afters, np.array(cells, dtype=np.float64).reshape(len(afters), len(tasks))
 
 
-def square_matrix(afters: Sequence[int], cells: metrics.Matrix) -> tuple[metrics.Matrix, metrics.Matrix | None]:
-    """([T, T] with NaN rows where nothing was measured, the row before training if there is one)."""
-    matrix = np.full((cells.shape[1], cells.shape[1]), math.nan)
+def full_matrix(afters: Sequence[int], cells: metrics.Matrix, looks: Sequence[int]) -> tuple[metrics.Matrix, metrics.Matrix | None]:
+    """([looks, T] with NaN rows where nothing was measured, the row before training if there is one)."""
+    matrix = np.full((len(looks), cells.shape[1]), math.nan)
     for after, row in zip(afters, cells, strict=True):
         if after >= 0:
-            matrix[after] = row
+            matrix[looks.index(after)] = row
     return matrix, cells[afters.index(-1)] if -1 in afters else None
 
 

@@ -1,12 +1,15 @@
 """Accuracy matrix -> average, forgetting, transfer. Pure functions of NumPy arrays, no torch.
 
-matrix [T, T]: row i is after experience i, column j is task j, NaN where not evaluated.
+matrix [N, T]: row i is the i-th look, column j is test j, NaN where not evaluated. Where each experience is one
+task, looked at once, N = T and row i is after task i. Elsewhere (task-free, or one test for all) learned [T] says from
+which row on a test counts, and what asks when a task was learned is undefined.
 Undefined figures are NaN: the tables leave them empty.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,25 +26,26 @@ def average_accuracy(matrix: Matrix) -> float:
     return _mean(matrix[-1])
 
 
-def forgetting(matrix: Matrix) -> Matrix:
+def own_rows(matrix: Matrix, learned: Sequence[int] | None) -> Sequence[int]:
+    """From which row on each test counts; None: the diagonal."""
+    return range(matrix.shape[1]) if learned is None else learned
+
+
+def forgetting(matrix: Matrix, learned: Sequence[int] | None = None) -> Matrix:
     """Best so far minus now, per cell; a task counts from its own row on (1801.10112, with now in the best)."""
     result = np.full_like(matrix, math.nan)
-    for j in range(matrix.shape[1]):
-        learned = matrix[j:, j]
-        if not np.isnan(learned).any():
-            result[j:, j] = np.maximum.accumulate(learned) - learned
+    for j, first in enumerate(own_rows(matrix, learned)):
+        since = matrix[first:, j]
+        if not np.isnan(since).any():
+            result[first:, j] = np.maximum.accumulate(since) - since
     return result
 
 
-def _best_before(matrix: Matrix) -> Matrix:
-    """Per earlier task: its best accuracy after experiences j .. T-2."""
-    rows = [matrix[j:-1, j] for j in range(len(matrix) - 1)]
-    return np.array([row.max() if not np.isnan(row).any() else math.nan for row in rows])
-
-
-def average_forgetting(matrix: Matrix) -> float:
-    """Max over earlier rows minus final, mean over the first T-1 tasks (1801.10112); negative is gain."""
-    return _mean(_best_before(matrix) - matrix[-1, :-1])
+def average_forgetting(matrix: Matrix, learned: Sequence[int] | None = None) -> float:
+    """Max over earlier rows minus final, mean over what was learned before the last row: the first T-1 tasks
+    (1801.10112); negative is gain."""
+    before = [(j, matrix[first:-1, j]) for j, first in enumerate(own_rows(matrix, learned)) if first < len(matrix) - 1]
+    return _mean(np.array([row.max() - matrix[-1, j] if not np.isnan(row).any() else math.nan for j, row in before]))
 
 
 def forgetting_over_T(matrix: Matrix) -> float:  # noqa: N802 - the published name of this variant
@@ -71,13 +75,21 @@ def learning_accuracy(matrix: Matrix) -> float:
     return _mean(np.diag(matrix))
 
 
-def anytime_accuracy(matrix: Matrix) -> float:
-    """Mean over time of the average accuracy over the tasks seen so far."""
-    return _mean(np.array([_mean(matrix[i, : i + 1]) for i in range(len(matrix))]))
+def anytime_accuracy(matrix: Matrix, learned: Sequence[int] | None = None) -> float:
+    """Mean over time of the average accuracy over the tasks seen so far; looks before the first do not count."""
+    first = np.array(own_rows(matrix, learned))
+    return _mean(np.array([_mean(matrix[i, first <= i]) for i in range(min(first), len(matrix))]))
 
 
-def summary(matrix: Matrix, before: Matrix | None = None) -> dict[str, float]:
+def summary(matrix: Matrix, before: Matrix | None = None, learned: Sequence[int] | None = None) -> dict[str, float]:
     """All conventions side by side; before [T] is the accuracy of the initial weights, if measured."""
+    if learned is not None and list(learned) != list(range(len(matrix))):
+        found = {
+            "average_accuracy": average_accuracy(matrix),
+            "average_forgetting": average_forgetting(matrix, learned),
+            "anytime_accuracy": anytime_accuracy(matrix, learned),
+        }
+        return {name: found.get(name, math.nan) for name in summary(np.zeros((1, 1)))}
     return {
         "average_accuracy": average_accuracy(matrix),
         "average_forgetting": average_forgetting(matrix),

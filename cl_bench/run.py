@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import re
 import shutil
@@ -48,7 +49,7 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
     datasets, stream = make_stream(config)
     original = stream
     strategy = build(config["strategy"], runtime["allow_targets"])
-    stream = strategy.arrange(stream)
+    stream = strategy.arrange(stream, config["seed"])
     learner, weights = make_learner(config, stream, fabric)
     strategy.prepare(learner, stream)
     plan = Plan(**{key: config["train"][key] for key in ("batch_size", "epochs", "steps", "renew_optimizer")})
@@ -63,6 +64,9 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
     folder.claim(config)
     try:
         progress.say(f"{folder.path}: {'resuming' if folder.checkpoint.exists() else 'starting'}")
+        for d in datasets:
+            if d.class_names:
+                progress.say(f"{d.name}: {d.num_classes} classes, by label: {' '.join(d.class_names)}")
         progress.say(str(stream))
         parameters = sum(p.numel() for p in learner.network.parameters())
         progress.say(f"{config['name']['model']}: {parameters:,} parameters; {weights['text']}")
@@ -72,7 +76,9 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
         if runtime["save_backbone"]:
             save_backbone(learner, folder.path / "backbone.safetensors")
         costs = progress.costs(fabric.device)
-        folder.finish(list(original.tests), provenance(data_sums, weights, parameters, costs, fabric))
+        tests = {name: test.task for name, test in original.tests.items()}
+        looks_after = [e.index for e in original.experiences if e.looked]
+        folder.finish(tests, looks_after, provenance(data_sums, original, weights, parameters, costs, fabric))
     finally:
         folder.release()
     return list(original.tests)
@@ -133,7 +139,7 @@ def held_out(stream: Stream, part: str) -> dict[str, Examples]:
     if part == "test":
         return {name: test.data for name, test in stream.tests.items()}
     valid = {e.index: e.valid for e in stream.experiences}
-    chosen = {name: valid[test.task] for name, test in stream.tests.items()}
+    chosen = {name: valid[test.task] if test.valid is None else test.valid for name, test in stream.tests.items()}
     empty = [name for name, examples in chosen.items() if examples is None]
     if empty:
         raise ConfigError(f"look.part=valid: {', '.join(empty)} has no held-out examples; raise scenario.valid_fraction")
@@ -150,7 +156,7 @@ def save_backbone(learner: Learner, path: Path) -> None:
 
 
 def provenance(
-    data: Mapping[str, str], weights: Mapping[str, Any], parameters: int, costs: Mapping[str, Any], fabric: Fabric
+    data: Mapping[str, str], stream: Stream, weights: Mapping[str, Any], parameters: int, costs: Mapping[str, Any], fabric: Fabric
 ) -> dict[str, Any]:
     """What one needs to know to believe the numbers."""
     return {
@@ -162,12 +168,21 @@ def provenance(
         "cpu": cpu(),
         "threads": torch.get_num_threads(),
         "data": dict(data),
+        "stream": {"shows": stream.kind, **subclasses(stream)},
         "weights": {k: weights[k] for k in ("init", "sha256")},
         "weights_loaded": weights["loaded"],
         "weights_ignored": weights["ignored"],
         "parameters": parameters,
         **costs,
     }
+
+
+def subclasses(stream: Stream) -> dict[str, Any]:
+    """What each label stands for in each task, and the hash of it; nothing where a label is a class of the data."""
+    if not stream.subclasses:
+        return {}
+    found = {task: [list(classes) for classes in behind] for task, behind in stream.subclasses.items()}
+    return {"subclasses": found, "subclasses_sha256": hashlib.sha256(json.dumps(found).encode()).hexdigest()}
 
 
 def cpu() -> str:

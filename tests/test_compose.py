@@ -13,7 +13,7 @@ from cl_bench.strategies.simple import Joint
 
 def test_compose_adds_both_terms(make_learner, make_network, make_stream, train, ewc) -> None:
     stream = make_stream(2)
-    learner, parts = make_learner(make_network()), {"er": ER(memory_size=6, batch_size=8, strength=1.0), "ewc": ewc()}
+    learner, parts = make_learner(make_network()), {"er": ER(memory="reservoir", memory_size=6, batch_size=8, strength=1.0), "ewc": ewc()}
     both = Compose(parts=parts)
     train(learner, both, stream, steps=3)
     with torch.no_grad():
@@ -28,7 +28,7 @@ def test_compose_adds_both_terms(make_learner, make_network, make_stream, train,
     assert set(output.parts) == {"replay", "ewc"} == set(apart)
     assert all(torch.equal(output.parts[name], value) and bool(value > 0) for name, value in apart.items())
     torch.testing.assert_close(output.loss, alone.loss + apart["replay"] + apart["ewc"], rtol=1e-12, atol=0)
-    fresh = Compose(parts={"er": ER(memory_size=6, batch_size=8, strength=1.0), "ewc": ewc()})
+    fresh = Compose(parts={"er": ER(memory="reservoir", memory_size=6, batch_size=8, strength=1.0), "ewc": ewc()})
     fresh.prepare(learner, stream)
     fresh.load_state_dict(both.state_dict())
     learner.reseed("step", 9)

@@ -19,7 +19,7 @@ def test_er_loss_by_hand(make_learner, make_network, make_stream, loss_over: str
     stream = make_stream(2)
     learner = make_learner(make_network(), loss_over=loss_over)
     learner.masks = learner.objective.masks(stream)
-    er = ER(memory_size=6, batch_size=8, strength=0.7)
+    er = ER(memory="reservoir", memory_size=6, batch_size=8, strength=0.7)
     er.prepare(learner, stream)
     for e in stream.experiences:
         learner.reseed("fill", e.index)
@@ -45,7 +45,7 @@ def test_er_loss_by_hand(make_learner, make_network, make_stream, loss_over: str
 def test_er_with_an_empty_memory_or_no_strength_is_plain(make_learner, make_network, make_stream, train) -> None:
     stream = make_stream(2)
     plain = train(make_learner(make_network()), Sequential(), stream, steps=5)
-    zero = train(make_learner(make_network()), ER(memory_size=6, batch_size=8, strength=0.0), stream, steps=5)
-    some = train(make_learner(make_network()), ER(memory_size=6, batch_size=8, strength=1.0), stream, steps=5)
+    zero = train(make_learner(make_network()), ER(memory="reservoir", memory_size=6, batch_size=8, strength=0.0), stream, steps=5)
+    some = train(make_learner(make_network()), ER(memory="reservoir", memory_size=6, batch_size=8, strength=1.0), stream, steps=5)
     assert all(torch.equal(a, b) for a, b in zip(plain, zero, strict=True))
     assert torch.equal(plain[0], some[0]) and not torch.equal(plain[1], some[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 
@@ -69,3 +70,33 @@ def test_folder_mistakes(tmp_path, class_folders, source, error):
     broken.unlink()
     (tmp_path / "mine" / "bird").mkdir()
     assert "bird" in mine(tmp_path / "mine")
+
+
+def test_notmnist(tmp_path, picture, source, error):
+    assert "notMNIST_small.tar.gz" in error(source("notmnist", tmp_path))
+    for k, letter in enumerate("ABCDEFGHIJ"):
+        for i in range(5):
+            picture(tmp_path / "notMNIST_small" / letter / f"{i}.png", (20 * k, 20 * k, 20 * k), (28, 28))
+    (tmp_path / "notMNIST_small" / "A" / "RGVt.png").touch()  # two of the published files are empty
+    data = source("notmnist", tmp_path)()
+    assert data.train.raw.shape == (40, 1, 28, 28) and data.test.y.tolist() == list(range(10)) and data.parts == ()
+    assert torch.equal(data.train.raw[:, 0, 0, 0].long(), 20 * data.train.y)
+
+
+def test_core50(tmp_path, picture, source, error):
+    settings = {"train_sessions": [1, 4], "test_sessions": [3], "size": 4}
+    assert f"{tmp_path}/core50_128x128/s1/o1" in error(source("core50", tmp_path, **settings))
+    for session, count in ((1, 2), (4, 1), (3, 1)):
+        for k in range(1, 51):
+            for i in range(count):
+                picture(
+                    tmp_path / "core50_128x128" / f"s{session}" / f"o{k}" / f"C_{session:02}_{k:02}_{i:03}.png", (k, session, i), (8, 8)
+                )
+    for _ in range(2):  # made, then read
+        data = source("core50", tmp_path, **settings)()
+        assert data.parts == (100, 50) and data.train.raw.shape == (150, 3, 4, 4) and data.test.y.tolist() == list(range(50))
+        assert torch.equal(data.train.raw[:, 0, 0, 0].long(), data.train.y + 1)
+        assert data.train.raw[:, 1, 0, 0].tolist() == [1] * 100 + [4] * 50 and set(data.test.raw[:, 1, 0, 0].tolist()) == {3}
+    kinds = source("core50", tmp_path, num_classes=10, **settings)()
+    assert torch.equal(kinds.test.y, torch.arange(50) // 5) and kinds.parts == (100, 50)
+    assert "data.num_classes=7" in error(lambda: source("core50", tmp_path, num_classes=7))

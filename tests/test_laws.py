@@ -34,6 +34,9 @@ SETUPS = {
 }
 
 
+SMALL = {"ranpac": ["strategy.size=40"]}  # costly at their own size
+
+
 class Burn:
     """A probe that draws random numbers wherever it can, and says what accuracy says elsewhere."""
 
@@ -46,7 +49,7 @@ class Burn:
 
 
 def configure(strategy: str, setup: str = "plain", *more: str) -> dict[str, Any]:
-    overrides = [*SETUPS[setup], *BASE, f"strategy={strategy}", *more]
+    overrides = [*SETUPS[setup], *BASE, f"strategy={strategy}", *SMALL.get(strategy, []), *more]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = resolve(compose("config", overrides=overrides), [CONF], named=False)
     config["name"] = {"model": "mlp", "strategy": strategy}
@@ -62,13 +65,18 @@ class Runs:
 
         def kept(*args: Any) -> Any:
             self.learner, weights = make(*args)
-            self.before = self.shapes()
             return self.learner, weights
 
         def built(node: Any, *args: Any, **given: Any) -> Any:
             found = build(node, *args, **given)
             if node is self.config["strategy"]:
-                self.strategy = found
+                self.strategy, prepare = found, found.prepare
+
+                def prepared(*args: Any) -> None:
+                    prepare(*args)
+                    self.before = self.shapes()
+
+                found.prepare = prepared
             return found
 
         monkeypatch.setattr(cl_bench.run, "make_learner", kept)
@@ -194,13 +202,14 @@ def test_restart_again_and_again(runs: Runs, tmp_path: Path, strategy: str) -> N
     config = configure(strategy, "rich")
     whole = outcome(runs(config, tmp_path / "whole"))
     weights, path, stopped = runs.weights(), tmp_path / "stopped", 0
+    calls = 5 if runs.looked > 20 else 1  # a method without steps is looked at twice a task
     for _ in range(200):
         try:
-            runs(config, path, calls=5)
+            runs(config, path, calls)
             break
         except Interrupted:
             stopped += 1
-    assert stopped > 3 and outcome(path) == whole and same(runs.weights(), weights)
+    assert stopped >= 3 and outcome(path) == whole and same(runs.weights(), weights)
 
 
 @pytest.mark.parametrize("setup", SETUPS)
@@ -220,10 +229,15 @@ def test_a_probe_changes_nothing(runs: Runs, tmp_path: Path, strategy: str, setu
 
 
 @pytest.mark.parametrize("setup", SETUPS)
-@pytest.mark.parametrize("change", [("ewc",), ("ewc", "strategy.mode=online"), ("er",), ("er_ewc",)], ids="-".join)
+@pytest.mark.parametrize(
+    "change",
+    [("ewc",), ("ewc", "strategy.mode=online"), ("si",), ("mas",), ("er",), ("er_ewc",), ("lwf",), ("der",), ("derpp",)],
+    ids="-".join,
+)
 def test_strength_zero_is_sequential_to_the_bit(runs: Runs, tmp_path: Path, change: tuple[str, ...], setup: str) -> None:
     strategy, *more = change
-    zero = ["strategy.parts.er.strength=0", "strategy.parts.ewc.strength=0"] if strategy == "er_ewc" else ["strategy.strength=0"]
+    names = {"er_ewc": ("parts.er.strength", "parts.ewc.strength"), "der": ("alpha",), "derpp": ("alpha", "beta")}
+    zero = [f"strategy.{name}=0" for name in names.get(strategy, ("strength",))]
     plain = outcome(runs(configure("sequential", setup), tmp_path / "sequential"))
     weights = runs.weights()
     assert outcome(runs(configure(strategy, setup, *more, *zero), tmp_path / "zero")) == plain

@@ -8,14 +8,14 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from cl_bench.strategies.memory import Reservoir
+from cl_bench.strategies.memory import Balanced, Reservoir
 
 
 @pytest.fixture
 def fill(make_stream):
     def make(size: int, count: int, portions: list[int], seed: int) -> Reservoir:
         """Example n carries y = n, raw = n, task = n // 7."""
-        memory = Reservoir(size, make_stream(1), torch.device("cpu"))
+        memory = Reservoir(size, make_stream(1), torch.device("cpu"), None)
         rng, n = torch.Generator().manual_seed(seed), 0
         while n < count:
             take = min(portions[n % len(portions)], count - n)
@@ -70,6 +70,53 @@ def test_reservoir_draws_only_what_is_there(make_stream, fill) -> None:
     memory = fill(8, 3, [3], 0)
     raw, y, task = memory.draw(200, torch.Generator().manual_seed(0))
     assert set(y.tolist()) == {0, 1, 2} and raw.shape == (200, 1, 3, 3) and torch.equal(task, y // 7)
-    copy = Reservoir(8, make_stream(1), torch.device("cpu"))
+    copy = Reservoir(8, make_stream(1), torch.device("cpu"), None)
     copy.load_state_dict(fill(8, 30, [7], 0).state_dict())
     assert torch.equal(copy.y, fill(8, 30, [7], 0).y) and copy.num_seen == 30 and len(copy) == 8
+
+
+def kept_by_hand(keys: list[float], classes: list[int], size: int) -> set[int]:
+    """Rounds: each class gives its next lowest key; the last round, where not all fit, its lowest keys first."""
+    queues = {c: sorted((k, n) for n, k in enumerate(keys) if classes[n] == c) for c in set(classes)}
+    kept: list[int] = []
+    while len(kept) < size and any(queues.values()):
+        kept += [n for _, n in sorted(q.pop(0) for q in queues.values() if q)]
+    return set(kept[:size])
+
+
+@pytest.mark.parametrize("portions", [[1], [3], [7, 2], [40]])
+@pytest.mark.parametrize("count", [3, 7, 8, 20, 40])
+def test_balanced_keeps_what_the_rule_keeps_whatever_the_batches(make_stream, portions: list[int], count: int) -> None:
+    classes = [(0, 0, 0, 0, 1, 0, 2, 0, 0, 3)[n % 10] if n < 30 else 1 for n in range(count)]
+    memory, rng, n, turn = Balanced(7, make_stream(1), torch.device("cpu"), torch.zeros(2)), torch.Generator().manual_seed(3), 0, 0
+    while n < count:
+        take = min(portions[turn % len(portions)], count - n)
+        place = torch.arange(n, n + take)
+        raw = place.to(torch.uint8)[:, None, None, None].expand(-1, 1, 3, 3)
+        memory.add(raw, torch.tensor(classes)[place], place, rng, place[:, None].float().expand(-1, 2))
+        n, turn = n + take, turn + 1
+        keys = torch.rand(count, generator=torch.Generator().manual_seed(3), dtype=torch.float64).tolist()
+        kept = memory.task[: len(memory)].tolist()
+        assert set(kept) == kept_by_hand(keys[:n], classes[:n], 7) and len(kept) == len(set(kept)) == min(n, 7)
+    assert memory.y[: len(kept)].tolist() == [classes[n] for n in kept]
+    raw, y, task, outputs = memory.draw(100, torch.Generator().manual_seed(0))
+    assert set(task.tolist()) == set(kept) and torch.equal(raw[:, 0, 0, 0].long(), task) and torch.equal(outputs[:, 1].long(), task)
+    again = Balanced(7, make_stream(1), torch.device("cpu"), torch.zeros(2))
+    again.load_state_dict(memory.state_dict())
+    for m in (memory, again):
+        m.add(raw[:5], y[:5], 1000 + torch.arange(5), torch.Generator().manual_seed(1), outputs[:5])
+    assert torch.equal(memory.task, again.task) and len(again) == len(memory)
+
+
+def test_balanced_is_uniform_within_a_class(make_stream) -> None:
+    times: Counter[int] = Counter()
+    for seed in range(600):
+        memory, rng = Balanced(8, make_stream(1), torch.device("cpu"), None), torch.Generator().manual_seed(seed)
+        for n in range(0, 24, 4):  # class 0: 20 examples; class 1: 4
+            place = torch.arange(n, n + 4)
+            memory.add(torch.zeros(4, 1, 3, 3, dtype=torch.uint8), (place % 6 == 5).long(), place, rng)
+        assert memory.y[:8].sum() == 4
+        times.update(memory.task[:8][memory.y[:8] == 0].tolist())
+    p = 4 / 20
+    statistic = sum((times[n] - 600 * p) ** 2 for n in range(24) if n % 6 != 5) / (600 * p * (1 - p) * 20 / 19)
+    assert len(times) == 20 and chi2.ppf(0.001, 19) < statistic < chi2.ppf(0.999, 19)

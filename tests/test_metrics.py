@@ -117,3 +117,31 @@ def test_a_missing_cell_never_becomes_a_number(matrix: np.ndarray, data: st.Data
         assert np.isnan(metrics.forgetting(holed)[:, j]).all()
     else:
         np.testing.assert_array_equal(metrics.forgetting(holed), metrics.forgetting(matrix))
+
+
+def test_task_free_counts_a_test_from_its_own_row() -> None:
+    """Four looks at three groups of classes, which had come by the looks 0, 1 and 3."""
+    matrix = np.array([[0.9, NAN, NAN], [0.7, 0.6, NAN], [0.8, 0.4, NAN], [0.5, 0.5, 0.9]])
+    found = metrics.summary(matrix, BEFORE, [0, 1, 3])
+    assert found.pop("average_accuracy") == pytest.approx((0.5 + 0.5 + 0.9) / 3)
+    assert found.pop("average_forgetting") == pytest.approx(((0.9 - 0.5) + (0.6 - 0.5)) / 2)
+    assert found.pop("anytime_accuracy") == pytest.approx((0.9 + 0.65 + 0.6 + 1.9 / 3) / 4)
+    assert set(found) | {"average_accuracy", "average_forgetting", "anytime_accuracy"} == set(FIGURES)
+    assert all(math.isnan(value) for value in found.values())
+    lost = metrics.forgetting(matrix, [0, 1, 3])
+    np.testing.assert_allclose(lost, [[0, NAN, NAN], [0.2, 0, NAN], [0.1, 0.2, NAN], [0.4, 0.1, 0]], atol=1e-12)
+    late = metrics.summary(np.vstack([[NAN] * 3, matrix]), None, [1, 2, 4])  # a look before anything counts
+    assert late["anytime_accuracy"] == pytest.approx((0.9 + 0.65 + 0.6 + 1.9 / 3) / 4)
+
+
+def test_one_test_for_all() -> None:
+    found = metrics.summary(np.array([[0.4], [0.7], [0.6]]), None, [0])
+    assert found["average_accuracy"] == 0.6 and found["anytime_accuracy"] == pytest.approx(1.7 / 3)
+    assert found["average_forgetting"] == pytest.approx(0.1) and math.isnan(found["learning_accuracy"])
+
+
+@given(SQUARE)
+def test_a_row_for_each_task_is_the_diagonal_again(matrix: np.ndarray) -> None:
+    rows = list(range(len(matrix)))
+    np.testing.assert_array_equal(metrics.forgetting(matrix, rows), metrics.forgetting(matrix))
+    np.testing.assert_equal(metrics.summary(matrix, matrix[0], rows), metrics.summary(matrix, matrix[0]))

@@ -213,3 +213,13 @@ def test_schedules() -> None:
     falling = [rate(step, 12) for step in range(4, 12)]
     assert falling == sorted(falling, reverse=True)
     assert [WarmupCosine(warmup=20, final=0.0)(step, 5) for step in range(5)] == [(step + 1) / 20 for step in range(5)]
+
+
+def test_the_default_run_learns_every_task(tmp_path) -> None:
+    """A sequential row that fails to learn its tasks makes any method look good beside it."""
+    from programs import run, seeds
+
+    status, _, _ = run(tmp_path, "runtime.threads=1")
+    (folder,) = seeds(tmp_path)
+    figures = dict(line.split(",") for line in (folder / "summary.csv").read_text().splitlines()[1:])
+    assert status == 0 and float(figures["task_il_learning_accuracy"]) > 0.95

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -96,7 +97,7 @@ class Learner:
         """Loss of one batch, through fresh views."""
         with self.fabric.autocast():
             views = [self.view(batch.raw, self.view_rng) for _ in range(self.objective.num_views)]
-            return self.objective(self.network, views, batch)
+            return replace(self.objective(self.network, views, batch), views=views)
 
     def update(self) -> None:
         """Clip, set the rate, step."""

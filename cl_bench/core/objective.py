@@ -13,6 +13,7 @@ from cl_bench.core.types import Batch, Output, Stream
 class Objective(Protocol):
     num_views: int
     shares_logits: bool  # all tasks compete for the same logits
+    needs_labels: bool
 
     def head(self, dim: int, num_classes: int) -> nn.Module: ...
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+LINES = 20  # of experiences in a printed stream: a task-free one has hundreds
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -53,32 +55,52 @@ class Experience:
     classes: tuple[int, ...]
     valid: Examples | None = None
     announced: bool = True
+    looked: bool = True  # whether it ends with an evaluation: short ones of a task-free stream are too many
     merges: int = 1  # how many experiences of the stream it stands for: joint trains as many steps as all of them
 
 
 @dataclass(frozen=True)
 class Test:
-    """Held-out examples of one task, and the classes among which a told task chooses."""
+    """Held-out examples of one task, and the classes among which a told task chooses.
+
+    task: the experience from which on it counts as learned; valid: where no one experience holds out its examples.
+    """
 
     data: Examples
     classes: tuple[int, ...]
     task: int
+    valid: Examples | None = None
     __test__ = False  # pytest collects nothing here
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Experiences in order and one test per task; num_classes is known before training."""
+    """Experiences in order and tests, of a task or of the whole; num_classes is known before training.
+
+    subclasses: task -> the data's classes behind each label, where labels stand for more than one.
+    """
 
     experiences: Sequence[Experience]
     tests: Mapping[str, Test]
     num_classes: int
+    subclasses: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """[C, H, W] of the raw inputs."""
         channels, height, width = self.experiences[0].train.raw.shape[1:]
         return int(channels), int(height), int(width)
+
+    @property
+    def kind(self) -> str:
+        """Which evaluation it shows."""
+        if not all(e.announced for e in self.experiences):
+            return "task-free, class-incremental"
+        sets = [set(test.classes) for test in self.tests.values()]
+        if all(classes == sets[0] for classes in sets):
+            return "domain-incremental"
+        disjoint = sum(map(len, sets)) == len(set().union(*sets))
+        return "class- and task-incremental" if disjoint else "mixed: some classes come back"
 
     def seen(self, index: int) -> tuple[int, ...]:
         """All classes of the experiences up to and including index."""
@@ -99,26 +121,34 @@ class Stream:
         return replace(self, experiences=(whole,))
 
     def __str__(self) -> str:
-        lines = [f"stream of {len(self.experiences)} experiences, {self.num_classes} classes"]
+        lines = [f"stream of {len(self.experiences)} experiences, {self.num_classes} classes; {self.kind}"]
         for e in self.experiences:
             held = 0 if e.valid is None else len(e.valid)
             hidden = "" if e.announced else " (not announced)"
             lines.append(f"  {e.index} {e.name}{hidden}: {_ranges(e.classes)}; {len(e.train)} train, {held} valid")
+        if len(lines) > LINES:
+            lines[1 + LINES // 2 : -(LINES // 2)] = ["  ..."]
+        for name, test in self.tests.items():
+            chosen = "" if test.valid is None else f", {len(test.valid)} valid"
+            lines.append(f"  test {name}: {_ranges(test.classes)}; {len(test.data)} test{chosen}")
+        for name, behind in self.subclasses.items():
+            lines.append(f"  subclasses of {name}: " + ", ".join(f"{k} <- {'+'.join(map(str, c))}" for k, c in enumerate(behind)))
         return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Output:
-    """What an objective or a strategy says of a batch; outputs is what a memory would remember."""
+    """What an objective or a strategy says of a batch; outputs is what a memory would remember, views what the network saw."""
 
     loss: Tensor
     outputs: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+    views: Sequence[Tensor] = ()
 
     def plus(self, terms: Mapping[str, Tensor]) -> Output:
         if not terms:
             return self
-        return Output(self.loss + sum(terms.values()), self.outputs, {**self.parts, **terms})
+        return replace(self, loss=self.loss + sum(terms.values()), parts={**self.parts, **terms})
 
 
 def _ranges(classes: Sequence[int]) -> str:

@@ -16,6 +16,7 @@ from cl_bench.core.errors import ConfigError
 from cl_bench.core.types import Examples
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+LETTERS = "ABCDEFGHIJ"  # of notMNIST
 Labelled = list[tuple[Path, int]]
 
 
@@ -62,6 +63,28 @@ def tiny_imagenet(root: Path, num_classes: int) -> tuple[Labelled, Labelled]:
     if unknown:
         raise ConfigError(f"{root}/val/val_annotations.txt: {unknown[0]} has no known class. Unpack the zip again.")
     return train, [(root / "val" / "images" / line[0], label[line[1]]) for line in lines]
+
+
+def notmnist(root: Path) -> Labelled:
+    """A/*.png .. J/*.png, but for the pictures that are empty in the published archive."""
+    if not all((root / letter).is_dir() for letter in LETTERS):
+        raise ConfigError(
+            f"data=notmnist is not here: looked for the folders {root}/A .. J. Fetch notMNIST_small.tar.gz "
+            f"(http://yaroslavvb.com/upload/notMNIST/) and unpack it in {root.parent}, or set data.root=<its parent>."
+        )
+    pictures = [(path, label) for label, letter in enumerate(LETTERS) for path in _pictures(root / letter)]
+    return [(path, label) for path, label in pictures if path.stat().st_size]
+
+
+def core50(root: Path, session: int, per_class: int) -> Labelled:
+    """s<session>/o1/*.png .. o50/*.png; per_class objects in a row are of one class."""
+    missing = [k for k in range(1, 51) if not (root / f"s{session}" / f"o{k}").is_dir()]
+    if missing:
+        raise ConfigError(
+            f"data=core50 is not here: looked for the folder {root}/s{session}/o{missing[0]}. Fetch core50_128x128.zip "
+            f"(https://vlomonaco.github.io/core50) and unpack it in {root.parent}, or set data.root=<its parent>."
+        )
+    return [(path, (k - 1) // per_class) for k in range(1, 51) for path in _pictures(root / f"s{session}" / f"o{k}")]
 
 
 def decode(labelled: Sequence[tuple[Path, int]], size: int) -> Examples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,9 @@ LAYOUT = 1  # of the file below; another number makes every cached file anew
 KEYS = ("train.raw", "train.y", "test.raw", "test.y")
 
 
+Details = Mapping[str, Sequence[str] | Sequence[int]]  # of a Dataset's last fields, by name
+
+
 @dataclass(frozen=True)
 class Dataset:
     """What every source answers with; checksum goes into a run's provenance."""
@@ -31,16 +34,21 @@ class Dataset:
     test: Examples
     num_classes: int
     checksum: str
+    class_names: tuple[str, ...] = ()  # by label, where the source has any
+    parts: tuple[int, ...] = ()  # sizes of the sessions that train consists of, one after the other
 
 
 def load(
     name: str,
     settings: Mapping[str, object],
     cache: Path,
-    decode: Callable[[], tuple[Examples, Examples]],
-    num_classes: int,
+    decode: Callable[[], tuple[Examples, Examples] | tuple[Examples, Examples, Details]],
+    num_classes: int | None,
 ) -> Dataset:
-    """The data set from its file under cache; decode() makes that file once, one process at a time."""
+    """The data set from its file under cache; decode() makes that file once, one process at a time.
+
+    decode may add class_names or parts; num_classes None takes as many as there are.
+    """
     text = json.dumps({"layout": LAYOUT, **settings}, sort_keys=True)
     path = cache / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
     if not os.path.exists(path):  # a finished file needs no lock and no permission to write
@@ -51,8 +59,8 @@ def load(
         try:
             if not os.path.exists(path):
                 with reading(name):
-                    train, test = decode()
-                _write(path, train, test, text)
+                    train, test, *details = decode()
+                _write(path, train, test, text, details[0] if details else {})
         finally:
             lock.release()
     return _read(name, path, num_classes)
@@ -103,12 +111,13 @@ def _tensors(train: Examples, test: Examples) -> dict[str, Tensor]:
     return {key: part.contiguous() for key, part in zip(KEYS, parts, strict=True)}
 
 
-def _write(path: Path, train: Examples, test: Examples, settings: str) -> None:
+def _write(path: Path, train: Examples, test: Examples, settings: str, details: Details) -> None:
     tensors = _tensors(train, test)
+    metadata = {"checksum": checksum(tensors), "settings": settings, "details": json.dumps(details)}
     partial = path.with_suffix(".partial")
     with writing(path):
         try:
-            save_file(tensors, partial, metadata={"checksum": checksum(tensors), "settings": settings})
+            save_file(tensors, partial, metadata=metadata)
             partial.chmod(0o644)  # safetensors makes it 0600, but a cache may be shared
             partial.rename(path)  # a kill leaves no file or a whole one, never half of one
         finally:
@@ -116,19 +125,21 @@ def _write(path: Path, train: Examples, test: Examples, settings: str) -> None:
                 partial.unlink()
 
 
-def _read(name: str, path: Path, num_classes: int) -> Dataset:
+def _read(name: str, path: Path, num_classes: int | None) -> Dataset:
     remedy = "Delete it, and the next run makes it anew."
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in KEYS}
-            written = (file.metadata() or {}).get("checksum")
+            metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path} is truncated or no safetensors file ({reason(error)}). {remedy}") from None
+    written = metadata.get("checksum", "")
     if checksum(tensors) != written:
         raise ConfigError(f"{path} does not match its checksum: it was damaged. {remedy}")
     train = Examples(tensors["train.raw"], tensors["train.y"])
     test = Examples(tensors["test.raw"], tensors["test.y"])
     found = 1 + max((int(part.y.max()) for part in (train, test) if len(part)), default=-1)
-    if found != num_classes:
+    if num_classes is not None and found != num_classes:
         raise ConfigError(f"data.num_classes={num_classes}, but {name} has {found}. Set data.num_classes={found}.")
-    return Dataset(name, train, test, num_classes, written)
+    details = {key: tuple(value) for key, value in json.loads(metadata.get("details", "{}")).items()}
+    return Dataset(name, train, test, found, written, **details)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from cl_bench.core.errors import ConfigError
-from cl_bench.core.kinds import Count, FolderPath, Share
+from cl_bench.core.kinds import Count, FolderPath, Fraction, NonNegative, Positive, Share
 from cl_bench.core.seeds import generator
 from cl_bench.core.types import Examples
-from cl_bench.data import downloads, folders, packaged
-from cl_bench.data.resident import Dataset, in_memory, load, reading
+from cl_bench.data import downloads, folders, glyphs, packaged
+from cl_bench.data.characters import FACES
+from cl_bench.data.resident import Dataset, Details, in_memory, load, reading
 from cl_bench.data.splits import fraction, stratified
 
 Pair = tuple[Examples, Examples]
@@ -85,6 +88,46 @@ class TinyImagenet:
         return folders.decode(train, self.size), folders.decode(test, self.size)
 
 
+class NotMnist:
+    """Letters A to J in many fonts, 28x28: the archive notMNIST_small, which has no split of its own."""
+
+    def __init__(self, *, name: str, root: str, cache: str, num_classes: int, test_fraction: Share, split_seed: int):
+        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.split = {"test_fraction": test_fraction, "split_seed": split_seed}
+        self.held, self.seed = fraction(test_fraction), split_seed
+
+    def __call__(self) -> Dataset:
+        return load(self.name, {"source": "notmnist", **self.split}, self.cache, self._decode, self.num_classes)
+
+    def _decode(self) -> Pair:
+        grey = folders.decode(folders.notmnist(self.root / "notMNIST_small"), 28)
+        return stratified(Examples(grey.raw[:, :1], grey.y), self.held, self.seed)
+
+
+class Core50:
+    """CORe50 (1705.03550): 50 objects, or their 10 kinds, filmed in 11 sessions; root/core50_128x128/s<session>/o<object>/*.png."""
+
+    def __init__(
+        self, *, name: str, root: str, cache: str, num_classes: int, size: int, train_sessions: list[int], test_sessions: list[int]
+    ):
+        if num_classes not in (10, 50):
+            raise ConfigError(f"data.num_classes={num_classes} is not allowed: CORe50 has 50 objects of 10 kinds; give 50 or 10.")
+        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.size, self.train_sessions, self.test_sessions = size, train_sessions, test_sessions
+
+    def __call__(self) -> Dataset:
+        sessions = {"train": self.train_sessions, "test": self.test_sessions}
+        settings = {"source": "core50", "classes": self.num_classes, "size": self.size, **sessions}
+        return load(self.name, settings, self.cache, self._decode, self.num_classes)
+
+    def _decode(self) -> tuple[Examples, Examples, Details]:
+        place = self.root / "core50_128x128"
+        per_class = 50 // self.num_classes
+        train, test = ([folders.core50(place, s, per_class) for s in sessions] for sessions in (self.train_sessions, self.test_sessions))
+        decoded = [folders.decode([item for session in part for item in session], self.size) for part in (train, test)]
+        return decoded[0], decoded[1], {"parts": [len(session) for session in train]}
+
+
 class Folder:
     """The user's own pictures, <class>/* or train/<class>/* and test/<class>/*, in data.root."""
 
@@ -115,6 +158,80 @@ class Folder:
         if layout.test is not None:
             return train, folders.decode(layout.test, self.size)
         return stratified(train, self.held, self.seed)
+
+
+class Glyphs:
+    """Characters drawn from the fonts of matplotlib, each picture a function of seed, character and number alone."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        root: str,
+        cache: str,
+        num_classes: Count | None,
+        classes: Count | str,
+        exclude: list[str],
+        min_faces: Count,
+        test_faces: list[str],
+        same: Fraction,
+        alike: Fraction,
+        images_per_class: Count,
+        test_per_class: Count,
+        fraction: Fraction,
+        by: Literal["image", "class"],
+        colour: bool,
+        rotation: NonNegative,
+        scale: list[Positive],
+        stretch: NonNegative,
+        shear: NonNegative,
+        shift: NonNegative,
+        stroke: list[float],
+        contrast: Count,
+        gradient: NonNegative,
+        noise: NonNegative,
+        tint: NonNegative,
+        seed: int,
+    ):
+        unknown = [face for face in test_faces if face not in FACES]
+        if unknown:
+            raise ConfigError(f"data.test_faces: there is no face {', '.join(unknown)}. Choose from {', '.join(FACES)}.")
+        ranges = [key for key, pair in (("scale", scale), ("stroke", stroke)) if len(pair) != 2 or pair[0] > pair[1]]
+        if ranges:
+            raise ConfigError(f"data.{ranges[0]} is no range. Give [lowest, highest].")
+        if contrast > 255 or stretch >= 1:
+            raise ConfigError(f"data.contrast={contrast} must be 255 or less, and data.stretch={stretch} below 1.")
+        if not fraction or (by == "image" and int(images_per_class * fraction) < 1):
+            raise ConfigError(
+                f"data.fraction={fraction} of data.images_per_class={images_per_class} leaves classes without a picture. "
+                f"Raise one of them, or set data.by=class."
+            )
+        self.name, self.cache, self.num_classes = name, _path(cache), num_classes
+        self.choice = glyphs.Choice(classes, tuple(exclude), min_faces, tuple(test_faces), same, alike, seed)
+        low, high = scale
+        self.look = glyphs.Look(
+            rotation, (low, high), stretch, shear, shift, (stroke[0], stroke[1]), contrast, gradient, noise, tint, colour
+        )
+        self.fraction, self.by = fraction, by
+        self.train = int(images_per_class * fraction) if by == "image" else images_per_class
+        self.test = test_per_class
+
+    def __call__(self) -> Dataset:
+        share = self.fraction if self.by == "class" else 1
+        counts = {"train": self.train, "test": self.test, "share": share}
+        settings = {"source": "glyphs", **asdict(self.choice), **asdict(self.look), **counts, **glyphs.versions()}
+        return load(self.name, settings, self.cache, self._decode, self.num_classes)
+
+    def _decode(self) -> tuple[Examples, Examples, Details]:
+        drawings = glyphs.choose(self.choice)
+        if self.by == "class":
+            count = int(len(drawings) * self.fraction)
+            if count < 2:
+                raise ConfigError(
+                    f"data.fraction={self.fraction} of {len(drawings)} classes leaves {count}; at least 2 are needed. Raise it."
+                )
+            drawings = {c: drawings[c] for c in glyphs.nested(list(drawings), count, self.choice.seed)}
+        return *glyphs.make(drawings, self.choice, self.look, self.train, self.test), {"class_names": list(drawings)}
 
 
 class Toy:

@@ -16,6 +16,7 @@ class Supervised:
     """loss_over: `all` classes of the stream, those `seen` so far, or the task's `own`."""
 
     num_views = 1
+    needs_labels = True
 
     def __init__(self, *, loss_over: Literal["all", "seen", "own"]):
         self.loss_over = loss_over

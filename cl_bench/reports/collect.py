@@ -62,7 +62,9 @@ def seen_accuracy(folder: Path, kind: str) -> pd.Series | None:
     matrix = read_matrix(folder, kind)
     if matrix is None:
         return None
-    means = {after + 1: 100 * row.iloc[: after + 1].mean(skipna=False) for after, row in matrix.iterrows()}
+    by_task = len(matrix) and matrix.index[-1] + 1 == matrix.shape[1]  # else task-free, or one test for all
+    rows = {after: row.iloc[: after + 1].mean(skipna=False) if by_task else row.mean() for after, row in matrix.iterrows()}
+    means = {after + 1: 100 * mean for after, mean in rows.items()}
     return pd.Series(means, dtype=float).dropna()
 
 

@@ -42,6 +42,12 @@ def make_stream(
     return Stream(tuple(experiences), tests, num_classes)
 
 
+def class_order(count: int, order: str, seed: int) -> tuple[Tensor, Tensor]:
+    """(the data's classes in the order of the stream [C], their labels there [C])."""
+    classes = torch.arange(count) if order == "natural" else torch.randperm(count, generator=generator(seed, "classes"))
+    return classes, classes.argsort()
+
+
 def of_classes(examples: Examples, classes: Sequence[int], rename: Tensor) -> Examples:
     """The examples of some classes, labels renamed by rename [C]."""
     index = torch.isin(examples.y, torch.tensor(classes)).nonzero().flatten()

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-
 from cl_bench.core.kinds import Fraction
-from cl_bench.core.seeds import generator
 from cl_bench.core.types import Stream
 from cl_bench.data.resident import Dataset
-from cl_bench.scenarios.common import make_stream, of_classes
+from cl_bench.scenarios.common import class_order, make_stream, of_classes
 from cl_bench.scenarios.sizes import task_sizes
 
 
@@ -25,11 +22,9 @@ class Split:
 
     def __call__(self, dataset: Dataset) -> Stream:
         count = dataset.num_classes
-        order = torch.arange(count) if self.order == "natural" else torch.randperm(count, generator=generator(self.order_seed, "classes"))
-        rename = torch.empty(count, dtype=torch.int64)
-        rename[order] = torch.arange(count)
+        order, rename = class_order(count, self.order, self.order_seed)
         tasks, start = [], 0
-        for index, size in enumerate(task_sizes(count, self.tasks)):
+        for index, size in enumerate(task_sizes(count, self.tasks, "scenario.tasks")):
             picked = order[start : start + size].tolist()
             classes = tuple(range(start, start + size))
             tasks.append((f"task{index}", of_classes(dataset.train, picked, rename), of_classes(dataset.test, picked, rename), classes))

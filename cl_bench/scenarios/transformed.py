@@ -14,6 +14,8 @@ from cl_bench.core.types import Examples, Stream
 from cl_bench.data.resident import Dataset
 from cl_bench.scenarios.common import make_stream
 
+BLOCK = 4096  # images that are floats at a time, not the whole data set
+
 
 class Permuted:
     """Task 0 is the data as it is, each further task permutes all pixels (1312.6211)."""
@@ -46,10 +48,13 @@ class Rotated(Permuted):
     def transform(self, raw: Tensor, task: int) -> Tensor:
         if task == 0:
             return raw
-        angle = math.radians(self.degrees * task / self.tasks)
-        turn = torch.tensor([[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]])
-        done = []
-        for block in raw.split(4096):  # float copies of a block, not of the data set
-            grid = F.affine_grid(turn.expand(len(block), 2, 3), list(block.shape), align_corners=False)
-            done.append(F.grid_sample(block.float(), grid, align_corners=False).round_().to(torch.uint8))
-        return torch.cat(done)
+        degrees = self.degrees * task / self.tasks
+        return torch.cat([turned(block.float(), degrees).round_().to(torch.uint8) for block in raw.split(BLOCK)])
+
+
+def turned(x: Tensor, degrees: float) -> Tensor:
+    """Images about their centre, black where nothing was."""
+    angle = math.radians(degrees)
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]])
+    grid = F.affine_grid(turn.expand(len(x), 2, 3), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False)

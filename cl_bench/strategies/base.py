@@ -17,8 +17,8 @@ class Strategy:
     needs_boundaries: ClassVar[bool] = False
     remembers: tuple[str, ...] = ()  # attributes (tensors, numbers) that a restart needs
 
-    def arrange(self, stream: Stream) -> Stream:
-        """Another order of the same experiences (joint)."""
+    def arrange(self, stream: Stream, seed: int) -> Stream:
+        """The same examples in other experiences (joint); seed is the run's, for what is drawn."""
         return stream
 
     def prepare(self, learner: Learner, stream: Stream) -> None:

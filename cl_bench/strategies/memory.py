@@ -1,4 +1,4 @@
-"""A fixed-size memory of raw examples, filled by reservoir sampling."""
+"""Fixed-size memories of raw examples: every example alike, or every class alike."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_bench.core.errors import ConfigError
 from cl_bench.core.types import Stream
 
 
 class Reservoir:
     """Every example of the stream so far is kept with the same chance (Vitter 1985, algorithm R).
 
-    raw: uint8 [size, C, H, W], y and task: int64 [size], allocated at once. Counts are Python
-    numbers and slots are drawn on the CPU, so that no write waits for the device.
+    raw: uint8 [size, C, H, W], y and task: int64 [size] and, where outputs are kept, outputs [size, ...] for one such
+    as `like`, allocated at once. Counts are Python numbers and slots are drawn on the CPU, so that no write waits for the device.
     """
 
-    def __init__(self, size: int, stream: Stream, device: torch.device):
+    def __init__(self, size: int, stream: Stream, device: torch.device, like: Tensor | None):
         self.size, self.device, self.num_seen = size, device, 0
         self.raw = torch.zeros(size, *stream.input_shape, dtype=torch.uint8, device=device)
         self.y = torch.zeros(size, dtype=torch.int64, device=device)
         self.task = torch.zeros(size, dtype=torch.int64, device=device)
+        self.columns = {"raw": self.raw, "y": self.y, "task": self.task}
+        if like is not None:
+            self.columns["outputs"] = like.new_zeros(size, *like.shape)
 
     def __len__(self) -> int:
         return min(self.size, self.num_seen)
 
-    def add(self, raw: Tensor, y: Tensor, task: Tensor | int, rng: torch.Generator) -> None:
+    def add(self, raw: Tensor, y: Tensor, task: Tensor | int, rng: torch.Generator, outputs: Tensor | None = None) -> None:
         count = len(y)
         places = torch.arange(self.num_seen, self.num_seen + count, dtype=torch.float64)
         drawn = (torch.rand(count, generator=rng, dtype=torch.float64) * (places + 1)).long().tolist()
@@ -37,18 +41,67 @@ class Reservoir:
             return
         to = torch.tensor(list(winners.keys()), device=self.device)
         source = torch.tensor(list(winners.values()), device=self.device)
-        self.raw[to], self.y[to] = raw[source], y[source]
-        self.task[to] = task[source] if isinstance(task, Tensor) else task
+        self.write(to, source, {"raw": raw, "y": y, "task": task, "outputs": outputs})
 
-    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """count examples with replacement: raw, y, task."""
+    def write(self, to: Tensor, source: Tensor, new: dict[str, Any]) -> None:
+        """Slots `to` take the new examples at `source`."""
+        for name, column in self.columns.items():
+            value = new[name]
+            column[to] = value[source].to(column.dtype) if isinstance(value, Tensor) else value
+
+    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """count examples with replacement: raw, y, task and, where kept, outputs."""
         index = torch.randint(0, len(self), (count,), generator=rng).to(self.device)
-        return self.raw[index], self.y[index], self.task[index]
+        return tuple(column[index] for column in self.columns.values())
 
     def state_dict(self) -> dict[str, Any]:
-        return {"raw": self.raw, "y": self.y, "task": self.task, "num_seen": self.num_seen}
+        return {**self.columns, "num_seen": self.num_seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("raw", "y", "task"):
-            getattr(self, name).copy_(state[name])
+        for name, column in self.columns.items():
+            column.copy_(state[name])
         self.num_seen = state["num_seen"]
+
+
+class Balanced(Reservoir):
+    """Classes share the memory evenly, each by a uniform sample of its examples (aim of 2010.05595's balanced reservoir).
+
+    Each example draws a lasting key; it ranks among its class by key, and the `size` lowest (rank, key) stay. That
+    depends neither on batches nor on counts, so the device decides alone: rejected writes go to a spare slot.
+    """
+
+    def __init__(self, size: int, stream: Stream, device: torch.device, like: Tensor | None):
+        one_of_each("a balanced memory", size, stream)
+        super().__init__(size + 1, stream, device, like)
+        self.size = size
+        self.columns["key"] = torch.zeros(size + 1, dtype=torch.float64, device=device)
+
+    def add(self, raw: Tensor, y: Tensor, task: Tensor | int, rng: torch.Generator, outputs: Tensor | None = None) -> None:
+        held, fresh = len(self), torch.rand(len(y), generator=rng, dtype=torch.float64).to(self.device)
+        self.num_seen += len(y)
+        key, label = torch.cat([self.columns["key"][:held], fresh]), torch.cat([self.y[:held], y])
+        order = key.argsort()
+        order = order[label[order].argsort(stable=True)]  # class by class, each by its keys
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order), device=self.device) - torch.searchsorted(label[order], label[order])
+        stays = torch.zeros(len(order), dtype=torch.bool, device=self.device)
+        stays[(rank + key).argsort()[: self.size]] = True
+        taken = torch.zeros(self.size, dtype=torch.int64, device=self.device)
+        taken[:held] = stays[:held]
+        count = min(len(y), self.size)
+        to = taken.argsort(stable=True)[:count]  # free slots, the lowest first
+        source = (~stays[held:]).long().argsort(stable=True)[:count]  # those that enter come first, as many as slots are free
+        to = torch.where(stays[held:][source], to, self.size)
+        self.write(to, source, {"raw": raw, "y": y, "task": task, "outputs": outputs, "key": fresh})
+
+    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
+        return super().draw(count, rng)[:-1]  # without the key
+
+
+def one_of_each(what: str, size: int, stream: Stream) -> None:
+    """Refuse a memory that cannot hold every class."""
+    if size < stream.num_classes:
+        raise ConfigError(
+            f"strategy.memory_size={size} is fewer than the {stream.num_classes} classes of the stream, "
+            f"and {what} keeps at least one example of each; give {stream.num_classes} or more"
+        )

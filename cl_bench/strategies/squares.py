@@ -1,10 +1,10 @@
-"""Sums of squared per-example gradients without a pass per example.
+"""Sums of squared, or absolute, per-example gradients without a pass per example.
 
 For a Linear layer the gradient of example n is g_n a_n^T, so its square summed over n is
-(G*G)^T (A*A): one product of matrices. Convolutions and token-wise layers sum over places first,
-norm layers have one product per channel, tokens and positions of a ViT take a row per example.
-Parameters of other modules, of modules called twice in one
-forward pass or not at all, and parameters that modules share take torch.func's vmap(grad); the numbers are the same.
+(G*G)^T (A*A): one product of matrices, as |G|^T |A| for absolute values. Convolutions and token-wise
+layers sum over places first, norm layers have one product per channel, tokens and positions of a ViT take a
+row per example. Parameters of other modules, of modules called twice in one forward pass or not at all, and
+parameters that modules share take torch.func's vmap(grad); the numbers are the same.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 Choose = Callable[[Tensor], list[tuple[Tensor, Tensor]]]  # log p [B, C] -> (class [B], weight [B]) pairs
+Size = Callable[..., Tensor]  # torch.square or torch.abs
 TILE_BYTES = {"cpu": 1 << 22}  # per-example matrices are made a tile at a time, here small enough for the cache
 TILE_BYTES_ELSEWHERE = 1 << 26
 TILE_EXAMPLES = 8
@@ -26,6 +27,8 @@ TILE_EXAMPLES = 8
 
 class SquaredGradients:
     """Call with images [B, ...]; returns sum_n sum_(c, w) w_n (d log p(c_n|x_n)/d theta)^2, flat [P]."""
+
+    size = staticmethod(torch.square)  # of a product it is the product of sizes
 
     def __init__(self, network: nn.Module, parameters: Sequence[Tensor]):
         self.network, self.parameters = network, parameters
@@ -49,16 +52,16 @@ class SquaredGradients:
         for classes, weight in targets if outputs else []:
             goal = (weight.sqrt() * scores.gather(1, classes[:, None]).squeeze(1)).sum()
             gradients = torch.autograd.grad(goal, outputs, retain_graph=True)
-            _add(total, [(self.rows[n], g.square().sum(0, keepdim=True)) for n, g in zip(rows, gradients[len(calls) :], strict=True)])
+            _add(total, [(self.rows[n], self.size(g).sum(0, keepdim=True)) for n, g in zip(rows, gradients[len(calls) :], strict=True)])
             for i, g in enumerate(gradients[: len(calls)]):
                 module, given, _ = calls[i]
                 if type(module) is nn.Linear and g.dim() == 2:
-                    flat[i] = flat[i].addcmul_(g, g) if i in flat else g.square()
+                    flat[i] = flat[i].add_(self.size(g)) if i in flat else self.size(g)
                 else:
-                    _add(total, _squares(module, given, g))
+                    _add(total, _sizes(module, given, g, self.size))
         for i, square in flat.items():
             module, given, _ = calls[i]
-            _add(total, [(module.weight, square.t() @ given.square()), (module.bias, square.sum(0))])
+            _add(total, [(module.weight, square.t() @ self.size(given)), (module.bias, square.sum(0))])
         covered = {id(p) for m, _, _ in calls for p in m.parameters(recurse=False)} | {id(p) for p in self.rows.values()}
         self._add_rest(covered, total, images, log_p, targets)
         return torch.cat([total[id(p)].reshape(-1) for p in self.parameters])
@@ -101,7 +104,13 @@ class SquaredGradients:
         for classes, weight in targets:
             found = per_example({n: p.detach() for n, p in rest.items()}, images, classes)
             for name, parameter in rest.items():
-                total[id(parameter)] += torch.einsum("n,n...->...", weight, found[name].square())
+                total[id(parameter)] += torch.einsum("n,n...->...", weight, self.size(found[name]))
+
+
+class AbsoluteGradients(SquaredGradients):
+    """The same with |d score(c_n|x_n) / d theta| for the square; weights w_n are 1."""
+
+    size = staticmethod(torch.abs)
 
 
 def _reads(module: nn.Module) -> bool:
@@ -136,8 +145,8 @@ def _add(total: dict[int, Tensor], found: list[tuple[Any, Tensor]]) -> None:
             total[id(parameter)] += square
 
 
-def _squares(module: Any, given: Tensor, g: Tensor) -> list[tuple[Tensor | None, Tensor]]:
-    """(parameter, squared gradients summed over examples) from a layer's input and output gradient."""
+def _sizes(module: Any, given: Tensor, g: Tensor, size: Size) -> list[tuple[Tensor | None, Tensor]]:
+    """(parameter, sizes of gradients summed over examples) from a layer's input and output gradient."""
     weight, bias = module.weight, module.bias
     if isinstance(module, nn.Conv2d):
         sizes: Any = (module.kernel_size, module.dilation, module.padding, module.stride)
@@ -145,7 +154,7 @@ def _squares(module: Any, given: Tensor, g: Tensor) -> list[tuple[Tensor | None,
         g = g.flatten(2).transpose(1, 2)  # [B, places, out]
     if isinstance(module, nn.Linear | nn.Conv2d):
         given, g = given.flatten(1, -2), g.flatten(1, -2)
-        return [(weight, _by_tiles(given, g).view_as(weight)), (bias, g.sum(1).square().sum(0))]
+        return [(weight, _by_tiles(given, g, size).view_as(weight)), (bias, size(g.sum(1)).sum(0))]
     if isinstance(module, nn.LayerNorm):
         plain = F.layer_norm(given, module.normalized_shape, None, None, module.eps)
         places = tuple(range(1, g.dim() - len(module.normalized_shape)))
@@ -153,11 +162,11 @@ def _squares(module: Any, given: Tensor, g: Tensor) -> list[tuple[Tensor | None,
         plain = F.batch_norm(given, module.running_mean, module.running_var, None, None, False, 0.0, module.eps)
         places = tuple(range(2, g.dim()))
     by_example = [(weight, g * plain), (bias, g)]
-    return [(p, (x.sum(places) if places else x).square().sum(0)) for p, x in by_example]
+    return [(p, size(x.sum(places) if places else x).sum(0)) for p, x in by_example]
 
 
-def _by_tiles(given: Tensor, g: Tensor) -> Tensor:
-    """sum_n (sum_p g_np a_np^T)^2 [out, in] of given a [N, P, in] and g [N, P, out], never all matrices at once."""
+def _by_tiles(given: Tensor, g: Tensor, size: Size) -> Tensor:
+    """sum_n size(sum_p g_np a_np^T) [out, in] of given a [N, P, in] and g [N, P, out], never all matrices at once."""
     width, outputs = given.shape[2], g.shape[2]
     room = TILE_BYTES.get(given.device.type, TILE_BYTES_ELSEWHERE) // (width * given.element_size())  # rows of a tile
     examples = max(TILE_EXAMPLES, room // outputs)
@@ -165,5 +174,6 @@ def _by_tiles(given: Tensor, g: Tensor) -> Tensor:
     square = given.new_zeros(outputs, width)
     for a, b in zip(given.split(examples), g.split(examples), strict=True):
         for total, part in zip(square.split(rows), b.split(rows, 2), strict=True):
-            total += torch.bmm(part.transpose(1, 2), a).square_().sum(0)
+            product = torch.bmm(part.transpose(1, 2), a)
+            total += size(product, out=product).sum(0)
     return square
