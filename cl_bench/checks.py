@@ -43,7 +43,7 @@ CHOICES = {
     "runtime.device": ("auto", "cpu", "cuda", "mps"),
     "train.batch_norm": ("train", "frozen"),
     "look.part": ("test", "valid"),
-    "runtime.precision": ("32-true", "64-true", "16-mixed", "bf16-mixed"),
+    "runtime.precision": ("32-true", "64-true", "bf16-mixed"),
 }
 SETTINGS = {
     "train": ("batch_size", "epochs", "steps", "clip", "batch_norm", "renew_optimizer", "backbone_rate", "optimizer", "schedule"),

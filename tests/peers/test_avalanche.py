@@ -221,6 +221,7 @@ def test_si_as_shipped_does_nothing_on_the_cpu(compare: Callable) -> None:
 def test_lwf(compare: Callable) -> None:
     """All old classes are one head, as under our loss_over=all and seen."""
     from cl_bench.strategies import lwf
+
     assert compare(lwf.LwF(strength=3.0, temperature=2.0), lambda: LwFPlugin(3.0, 2.0)) < 1e-4
     assert compare(simple.Sequential(), lambda: LwFPlugin(3.0, 2.0)) > 1e-2
 
