@@ -35,7 +35,7 @@ KINDS = {
     "runtime.save_backbone": "bool",
     "runtime.progress": "bool",
     "runtime.device": "Literal['auto', 'cpu', 'cuda', 'mps']",
-    "runtime.precision": "Literal['32-true', '64-true', '16-mixed', 'bf16-mixed']",
+    "runtime.precision": "Literal['32-true', '64-true', 'bf16-mixed']",
     "model.image_size": "Count | None",
     "model.channels": "Literal[1, 3] | None",
     "train.batch_size": "Count",

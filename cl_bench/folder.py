@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,15 @@ class RunFolder:
     def release(self) -> None:
         (self.path / ".lock").unlink(missing_ok=True)  # while it is ours: nobody can wait on a name that is gone
         self.lock.release()
+
+    def discard(self) -> None:
+        """Leave nothing of a run that never came to its first save."""
+        self.release()
+        shutil.rmtree(self.path)
+        for parent in self.path.parents[:4]:  # up to the folder of outputs
+            if any(parent.iterdir()):
+                break
+            parent.rmdir()
 
     def read_rows(self) -> list[Row]:
         if not self.rows_file.exists():

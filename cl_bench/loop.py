@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cl_bench import checkpoint
-from cl_bench.core.errors import Interrupted, RunError
+from cl_bench.core.errors import DivergenceError, Interrupted, RunError
 from cl_bench.core.learner import Learner
 from cl_bench.core.seeds import generator
 from cl_bench.core.stop import Stop
@@ -167,9 +167,9 @@ def _check(pending: list[Tensor], experience: Experience, epoch: int, step: int,
     bad = (~values.isfinite()).nonzero()
     if len(bad):
         at = step - len(values) + int(bad[0])
-        raise RunError(
+        raise DivergenceError(
             f"loss is {float(values[bad[0]])} in {experience.name}, epoch {epoch + 1}, step {at + 1}; "
-            f"lower train.optimizer.lr or the strategy's strength, or set train.clip; the last good save is kept"
+            "lower train.optimizer.lr or the strategy's strength, or set train.clip"
         )
     progress.losses(values.tolist())
     pending.clear()

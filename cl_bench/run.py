@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 import cl_bench
 from cl_bench.build import build
 from cl_bench.checks import OF_MODEL
-from cl_bench.core.errors import ConfigError
+from cl_bench.core.errors import ConfigError, DivergenceError
 from cl_bench.core.learner import Learner, Network
 from cl_bench.core.seeds import fold, reseed_global
 from cl_bench.core.stop import Stop
@@ -79,6 +79,11 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
         tests = {name: test.task for name, test in original.tests.items()}
         looks_after = [e.index for e in original.experiences if e.looked]
         folder.finish(tests, looks_after, provenance(data_sums, original, weights, parameters, costs, fabric))
+    except DivergenceError as error:
+        if folder.checkpoint.exists():
+            raise DivergenceError(f"{error}; the last good save is kept, so give the changed run a tag=<name>") from error
+        folder.discard()
+        raise
     finally:
         folder.release()
     return list(original.tests)

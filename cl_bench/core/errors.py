@@ -15,3 +15,7 @@ class Interrupted(BaseException):
     def __init__(self, signal_number: int):
         super().__init__(signal_number)
         self.exit_status = 128 + signal_number
+
+
+class DivergenceError(RunError):
+    """A loss or an answer that is not finite."""

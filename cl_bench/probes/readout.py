@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from cl_bench.core.errors import DivergenceError
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Examples, Stream
 
@@ -36,7 +37,7 @@ class Probe(Protocol):
 
 @torch.inference_mode()
 def read(learner: Learner, data: Examples, batch_size: int) -> tuple[Tensor, Tensor]:
-    """(features [N, D], logits [N, C]) in evaluation mode; the mode before is restored."""
+    """(features [N, D], logits [N, C]) in evaluation mode; the mode before is restored. Logits that are not finite stop the run."""
     was_training = learner.network.training
     learner.network.eval()
     features, logits = [], []
@@ -46,7 +47,10 @@ def read(learner: Learner, data: Examples, batch_size: int) -> tuple[Tensor, Ten
             features.append(f)
             logits.append(learner.network.head(f))
     learner.network.train(was_training)
-    return torch.cat(features), torch.cat(logits)
+    whole = torch.cat(logits)
+    if not whole.isfinite().all():
+        raise DivergenceError("the network answers with numbers that are not finite; lower train.optimizer.lr, or set train.clip")
+    return torch.cat(features), whole
 
 
 def observe(

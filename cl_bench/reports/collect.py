@@ -29,8 +29,11 @@ def find_folders(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 def read_run(folder: Path) -> dict[str, object]:
     """Name, parameters and summary metrics of one finished run."""
     try:
-        name = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["name"]
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        name = config["name"]
         axes = {axis: int(name[axis]) if axis == "seed" else str(name[axis]) for axis in AXES}
+        if config.get("look", {}).get("part") == "valid":
+            axes["tag"] = f"{axes['tag']} (valid)"  # held-out training examples: never to be read as the test
         parameters = int(json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["parameters"])
         metrics = pd.read_csv(folder / "summary.csv").set_index("metric")["value"].astype(float)
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:

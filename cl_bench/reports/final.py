@@ -22,15 +22,15 @@ def references(runs: pd.DataFrame) -> dict[str, list[float]]:
 
 def final_accuracy(runs: pd.DataFrame, by: Sequence[str], kind: str = "class_il") -> pd.DataFrame:
     """Rows: groups and references; columns: tasks, mean ± sample std over the group's runs, n."""
-    lines = []
+    lines, head = [], ", ".join(by)
     for key, group in ordered(runs, by).groupby(list(by), sort=False):
         matrices = [read_matrix(Path(folder), kind) for folder in group["folder"]]
         last = pd.concat([m.iloc[-1] for m in matrices if m is not None], axis=1)
         label = ", ".join(map(str, key if isinstance(key, tuple) else (key,)))
         n = last.shape[1]
         cells = {task: cell(float(row.mean()), float(row.std(ddof=1)), n, n) for task, row in last.iterrows()}
-        lines.append({"tag": label, **cells, "n": str(n)})
-    tasks = [column for column in lines[0] if column not in ("tag", "n")]
+        lines.append({head: label, **cells, "n": str(n)})
+    tasks = [column for column in lines[0] if column not in (head, "n")]
     for label, values in references(runs).items():
-        lines.append({"tag": label, **{t: f"{v:.4f}" for t, v in zip(tasks, values)}, "n": "published"})
-    return pd.DataFrame(lines, columns=["tag", *tasks, "n"])
+        lines.append({head: label, **{t: f"{v:.4f}" for t, v in zip(tasks, values)}, "n": "published"})
+    return pd.DataFrame(lines, columns=[head, *tasks, "n"])

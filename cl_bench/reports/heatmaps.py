@@ -35,7 +35,7 @@ def accuracy_matrix(label: str, runs: pd.DataFrame) -> Figure | None:
     panels = figure.subplots(1, len(found), squeeze=False)[0]
     for axes, (kind, matrix) in zip(panels, found.items(), strict=True):
         image = axes.imshow(matrix, cmap="cividis", vmin=0, vmax=100, aspect="auto")
-        axes.set(title=title(kind), xlabel="evaluated on task", ylabel="tasks learned", facecolor="0.93")
+        axes.set(title=title(kind), xlabel="evaluated on task", ylabel="experiences learned", facecolor="0.93")
         step = 1 if columns <= 30 else columns // 15
         axes.set_xticks(range(0, matrix.shape[1], step), matrix.columns[::step], rotation=45, ha="right",
                         rotation_mode="anchor")  # fmt: skip

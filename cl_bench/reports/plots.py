@@ -28,15 +28,27 @@ STYLE: Any = {"font.size": 12, "axes.titlesize": 13, "axes.spines.top": False, "
 METRICS = tuple(f"{kind}_average_forgetting" for kind in KINDS)
 
 
-def groups(runs: pd.DataFrame, by: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
-    """Label and runs of each group, in the order of the table."""
-    return [(" · ".join(map(str, key)), group) for key, group in ordered(runs, by).groupby(list(by), sort=False)]
+def groups(runs: pd.DataFrame, by: Sequence[str]) -> list[tuple[str, pd.DataFrame, dict[str, Any]]]:
+    """Label, runs and look of each group, in the order of the table."""
+    found = list(ordered(runs, by).groupby(list(by), sort=False))
+    styles = looks([key for key, _ in found], by)
+    return [(" · ".join(map(str, key)), group, style) for (key, group), style in zip(found, styles, strict=True)]
 
 
-def look(index: int) -> dict[str, Any]:
-    """Colour, marker and line of the index-th series; the line changes when the colours are used up."""
-    turn, colour = divmod(index, len(COLOURS))
-    return {"color": COLOURS[colour], "marker": MARKERS[index % len(MARKERS)], "linestyle": LINES[turn % len(LINES)]}
+def looks(keys: Sequence[Sequence[object]], by: Sequence[str]) -> list[dict[str, Any]]:
+    """How each series is drawn: a strategy has its colour and marker, whatever else differs has a line style."""
+    at = by.index("strategy") if "strategy" in by and len(by) > 1 else None
+    names = [str(key if at is None else key[at]) for key in keys]
+    others = [str("" if at is None else [*key[:at], *key[at + 1 :]]) for key in keys]
+    colour, line = ({name: i for i, name in enumerate(dict.fromkeys(found))} for found in (names, others))
+    return [
+        {
+            "color": COLOURS[colour[name] % len(COLOURS)],
+            "marker": MARKERS[colour[name] % len(MARKERS)],
+            "linestyle": LINES[(line[other] + colour[name] // len(COLOURS)) % len(LINES)],
+        }
+        for name, other in zip(names, others, strict=True)
+    ]
 
 
 def two_panels(ylabel: str, xlabel: str) -> tuple[Figure, dict[str, Axes]]:
@@ -66,17 +78,17 @@ def finish(figure: Figure, panels: dict[str, Axes]) -> Figure:
 
 def accuracy_over_tasks(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
     """Average accuracy over the tasks seen so far; the band is one sample standard deviation over runs."""
-    figure, panels = two_panels("average accuracy over seen tasks (%)", "tasks learned")
+    figure, panels = two_panels("average accuracy over seen tasks (%)", "experiences learned")
     for kind, axes in panels.items():
-        for index, (label, group) in enumerate(groups(runs, by)):
+        for label, group, style in groups(runs, by):
             curves = [curve for folder in group["folder"] if (curve := seen_accuracy(Path(folder), kind)) is not None]
             table = pd.concat(curves, axis=1) if curves else pd.DataFrame()
             mean, std = table.mean(axis=1), table.std(axis=1, ddof=1).fillna(0)
             if len(mean) == 1:  # a joint run is evaluated once, at the end
-                axes.errorbar(mean.index, mean, std, label=label, **look(index) | {"linestyle": "none"})
+                axes.errorbar(mean.index, mean, std, label=label, **style | {"linestyle": "none"})
             elif len(mean):
-                axes.plot(mean.index, mean, label=label, **look(index))
-                axes.fill_between(mean.index, mean - std, mean + std, color=look(index)["color"], alpha=0.18, lw=0)
+                axes.plot(mean.index, mean, label=label, **style)
+                axes.fill_between(mean.index, mean - std, mean + std, color=style["color"], alpha=0.18, lw=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return finish(figure, panels)
 
@@ -91,11 +103,11 @@ def forgetting_vs_parameters(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
         series = list(by)
     figure, panels = two_panels("average forgetting (percentage points)", "parameters")
     for axes, metric in zip(panels.values(), METRICS, strict=True):
-        for index, (label, group) in enumerate(groups(table.sort_values("size"), series)):
+        for label, group, style in groups(table.sort_values("size"), series):
             group = group.dropna(subset=f"{metric}_mean")
             mean, std = 100 * group[f"{metric}_mean"], 100 * group[f"{metric}_std"].fillna(0)
             if len(mean):
-                axes.errorbar(group["size"], mean, std, label=label, **look(index))
+                axes.errorbar(group["size"], mean, std, label=label, **style)
         axes.set(xscale="log", xlim=(table["size"].min() / 2, table["size"].max() * 2))
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if np.ptp(np.log10(table["size"])) < 1.5 else (1,)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -108,7 +120,7 @@ def write(runs: pd.DataFrame, by: Sequence[str], out: Path) -> list[Path]:
     written = []
     with matplotlib.rc_context(STYLE):
         figures = {draw.__name__: draw(runs, by) for draw in (accuracy_over_tasks, forgetting_vs_parameters)}
-        for label, group in groups(runs, by):
+        for label, group, _ in groups(runs, by):
             if figure := accuracy_matrix(label, group):
                 figures[f"accuracy_matrix_{re.sub('[^A-Za-z0-9.=_-]+', '_', label)}"] = figure
             else:

@@ -62,8 +62,9 @@ def comparison(runs: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] | N
 
 
 def title(column: str) -> str:
-    """class_il_average_accuracy -> class-IL average accuracy."""
-    return column.replace("class_il", "class-IL").replace("task_il", "task-IL").replace("_", " ")
+    """class_il_average_accuracy -> class-IL average accuracy; a task's own name stays."""
+    words = column.replace("class_il", "class-IL").replace("task_il", "task-IL")
+    return words.replace("_", " ") if words != column else column
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -106,7 +107,7 @@ def show(table: pd.DataFrame) -> None:
     grid = Table()
     for column in table.columns:
         name = column in AXES
-        heading = title(column) if name else title(column).replace(" ", "\n")
+        heading = title(column).replace(" ", "\n")
         grid.add_column(heading, justify="left" if name else "right", no_wrap=True)
     for row in table.itertuples(index=False):
         grid.add_row(*(Text(str(value)) for value in row))
