@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import socket
 import ssl
@@ -9,6 +10,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
@@ -16,9 +18,11 @@ from urllib.error import URLError
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.core.types import Examples
+from cl_bench.data import folders
 from cl_bench.data.resident import reason, writing
 
 TIMEOUT = 10  # seconds without an answer before we call it offline; torchvision would wait for ever
@@ -26,6 +30,7 @@ BROKEN = (
     *(RuntimeError, URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError),  # on the way
     *(EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error),  # in the archive
 )
+FOLDERS = {"OxfordIIITPet": "oxford-iiit-pet", "Flowers102": "flowers-102", "StanfordCars": "stanford_cars"}  # torchvision's names
 IDX = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
 
 
@@ -102,6 +107,37 @@ def arrays(name: str, kind: str, root: Path) -> tuple[Examples, Examples]:
         sets = read(download=False)
     train, test = (_examples(s.data, s.labels if kind == "SVHN" else s.targets, kind) for s in sets)
     return train, test
+
+
+def pictures(name: str, kind: str, root: Path, parts: Sequence[Sequence[str]], size: int) -> list[Examples]:
+    """Parts of one or more of torchvision's splits each, decoded at one size; of Stanford Cars torchvision fetches nothing any more."""
+    from torchvision import datasets
+
+    def read(download: bool) -> list:
+        shape = functools.partial(folders.square, size=size)
+        maker = getattr(datasets, kind)
+        return [ConcatDataset([maker(str(root), split=s, transform=shape, download=download) for s in part]) for part in parts]
+
+    try:
+        sets = read(download=False)
+    except RuntimeError:
+        if kind == "StanfordCars":
+            raise ConfigError(
+                f"data={name} is not here: looked for {root}/stanford_cars with devkit/, cars_train/, cars_test/ and "
+                "cars_test_annos_withlabels.mat. Its host is gone: https://github.com/pytorch/vision/issues/7545 names copies; "
+                "put one there, or set data.root=<the folder that has stanford_cars>."
+            ) from None
+        fetch(name, root, lambda: read(download=True), f"a whole folder {root}/{FOLDERS[kind]}", package=None)
+        sets = read(download=False)
+    return [_decoded(part, size) for part in sets]
+
+
+def _decoded(part: ConcatDataset, size: int) -> Examples:
+    raw, y = torch.empty(len(part), 3, size, size, dtype=torch.uint8), torch.empty(len(part), dtype=torch.int64)
+    with ThreadPoolExecutor() as pool:  # PIL decodes outside of Python's lock
+        for row, (picture, label) in enumerate(pool.map(part.__getitem__, range(len(part)))):
+            raw[row], y[row] = picture, label
+    return Examples(raw, y)
 
 
 def tiny_imagenet(name: str, root: Path, url: str, md5: str) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.core.types import Examples
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 LETTERS = "ABCDEFGHIJ"  # of notMNIST
@@ -97,14 +101,20 @@ def decode(labelled: Sequence[tuple[Path, int]], size: int) -> Examples:
 
 
 def _decode(path: Path, size: int) -> Tensor:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
-            square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
+            return square(image.convert("RGB"), size)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ConfigError(f"{path} is no readable picture ({type(error).__name__}). Repair or remove it.") from None
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+
+
+def square(image: Image.Image, size: int) -> Tensor:
+    """uint8 [3, size, size] of an RGB picture: shorter side resized, centre crop."""
+    from PIL import Image, ImageOps
+
+    return torch.from_numpy(np.array(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))).permute(2, 0, 1)
 
 
 def _classes(root: Path, parent: Path, cache: Path) -> list[str]:

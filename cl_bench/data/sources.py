@@ -71,6 +71,57 @@ class Torchvision:
         return downloads.arrays(self.name, self.kind, self.root)
 
 
+class Pictures:
+    """Photographs of many sizes by the name of their torchvision class, brought to one; train and test: its splits."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        root: str,
+        cache: str,
+        num_classes: int,
+        kind: Literal["OxfordIIITPet", "Flowers102", "StanfordCars"],
+        size: Count,
+        train: list[str],
+        test: list[str],
+    ):
+        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.kind, self.size, self.splits = kind, size, (train, test)
+
+    def __call__(self) -> Dataset:
+        settings = {"source": self.kind, "size": self.size, "splits": self.splits}
+        return load(self.name, settings, self.cache, self._decode, self.num_classes)
+
+    def _decode(self) -> Pair:
+        train, test = downloads.pictures(self.name, self.kind, self.root, self.splits, self.size)
+        return train, test
+
+
+class Prepared:
+    """A published archive that scripts/prepare_data.py has sorted into root/<name>/train/<class> and test/<class>."""
+
+    def __init__(self, *, name: str, root: str, cache: str, num_classes: int, size: Count, published: str):
+        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.size, self.published = size, published
+
+    def __call__(self) -> Dataset:
+        place = self.root / self.name
+        if not ((place / "train").is_dir() and (place / "test").is_dir()):
+            raise ConfigError(
+                f"data={self.name} is not here: looked for the folders {place}/train and {place}/test. Fetch {self.published}, unpack, "
+                f"and run python scripts/prepare_data.py {self.name} <its folder> {place}, or set data.root=<the parent of {self.name}/>."
+            )
+        with reading(self.name):
+            layout = folders.layout(place, self.cache)
+            settings = {"source": "prepared", "pictures": layout.fingerprint(), "size": self.size}
+        return load(self.name, settings, self.cache, lambda: self._decode(layout), self.num_classes)
+
+    def _decode(self, layout: folders.Layout) -> tuple[Examples, Examples, Details]:
+        assert layout.test is not None
+        return folders.decode(layout.train, self.size), folders.decode(layout.test, self.size), {"class_names": list(layout.classes)}
+
+
 class TinyImagenet:
     """200 classes of 64x64 in the folders of Stanford's zip; its labelled validation images are the test."""
 
