@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import urllib.error
 import urllib.request
 from typing import Any
@@ -20,10 +21,43 @@ def resnet(*, input_shape: tuple[int, int, int], name: str, small_stem: bool | N
     """(backbone, dim). The small stem is CIFAR's: 3 x 3, stride 1, no pooling; null takes it below 64 pixels."""
     model = _create(name, pretrained, in_chans=input_shape[0])
     if min(input_shape[1:]) < 64 if small_stem is None else small_stem:
-        width = model.conv1.out_channels
-        model.conv1 = nn.Conv2d(input_shape[0], width, 3, stride=1, padding=1, bias=False)
-        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-        model.maxpool = nn.Identity()
+        if not hasattr(model, "conv1"):
+            raise ConfigError(
+                f"model.name={name} has no small stem, and {input_shape[1]} x {input_shape[2]} pixels are few; "
+                "set model.image_size=224, or model.small_stem=false"
+            )
+        _small_stem(model, input_shape[0], model.conv1.out_channels)
+    return model, model.num_features
+
+
+def resnet_cifar(
+    *, input_shape: tuple[int, int, int], width: Count, blocks: list[Count], groups: Count | None, pretrained: bool
+) -> tuple[nn.Module, int]:
+    """(backbone, dim). ResNet-18's blocks at any width behind CIFAR's stem; group norm where groups are given, else batch norm."""
+    from timm.layers.norm import GroupNorm
+    from timm.models.resnet import BasicBlock, ResNet
+
+    if pretrained:
+        raise ConfigError(
+            "model.init=pretrained: nobody publishes weights of this size; use scratch, a file of your own, or model=resnet18"
+        )
+    if width % (2 * (groups or 1)):  # timm's deep stem is half as wide inside
+        raise ConfigError(f"model.width={width} is no multiple of 2 x model.groups={said(groups)}; choose others (null: batch norm)")
+    if len(blocks) != 4:
+        raise ConfigError(f"model.blocks={blocks} has {len(blocks)} stages; give 4 numbers")
+    norm = nn.BatchNorm2d if groups is None else functools.partial(GroupNorm, num_groups=groups)
+    stages = tuple(width << k for k in range(4))
+    model = ResNet(
+        BasicBlock,  # type: ignore[arg-type]
+        tuple(blocks),
+        num_classes=0,
+        in_chans=input_shape[0],
+        stem_type="deep",
+        stem_width=width // 2,
+        channels=stages,
+        norm_layer=norm,
+    )  # timm's plain stem is 64 wide, its deep one twice stem_width: here it only says the width
+    _small_stem(model, input_shape[0], width)
     return model, model.num_features
 
 
@@ -53,6 +87,13 @@ def vit(
             f"model.width={said(width)}, model.heads={said(heads)}: {name} cannot be made so ({error}); give heads that divide the width"
         ) from error
     return model, model.num_features
+
+
+def _small_stem(model: nn.Module, channels: int, width: int) -> None:
+    """CIFAR's."""
+    conv = nn.Conv2d(channels, width, 3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    model.conv1, model.maxpool = conv, nn.Identity()
 
 
 def _create(name: str, pretrained: bool, **settings: Any) -> Any:
