@@ -32,7 +32,9 @@ KINDS = {
     "runtime.threads": "Whole",
     "runtime.save_seconds": "NonNegative",
     "runtime.outputs": "str",
-    "runtime.save_backbone": "bool",
+    "runtime.save_backbone": "bool | list[Count]",
+    "runtime.channels_last": "bool",
+    "runtime.compile": "bool",
     "runtime.progress": "bool",
     "runtime.device": "Literal['auto', 'cpu', 'cuda', 'mps']",
     "runtime.precision": "Literal['32-true', '64-true', 'bf16-mixed']",
@@ -51,7 +53,10 @@ KINDS = {
 SETTINGS = {
     "train": ("batch_size", "epochs", "steps", "clip", "batch_norm", "renew_optimizer", "backbone_rate", "optimizer", "schedule"),
     "look": ("part", "batch_size", "future", "before"),
-    "runtime": ("outputs", "device", "precision", "threads", "save_seconds", "save_backbone", "search", "progress", "allow_targets"),
+    "runtime": (
+        *("outputs", "device", "precision", "channels_last", "compile", "threads"),
+        *("save_seconds", "save_backbone", "search", "progress", "allow_targets"),
+    ),
 }
 OF_MODEL = {"init": "scratch", "image_size": "null", "channels": "null"}  # read by run.py, not by the backbone
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -156,6 +157,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Settings that differ and could change a number: not where and how fast a run goes."""
     a, b = _flat(old), _flat(new)
     return [f"{k}: {a.get(k, 'absent')} there, {b.get(k, 'absent')} here" for k in {**a, **b} if a.get(k) != b.get(k) and _matters(k, b)]
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """sha256 of all settings that could change a number."""
+    flat = _flat(config)
+    return hashlib.sha256(json.dumps({k: flat[k] for k in sorted(flat) if _matters(k, flat)}).encode()).hexdigest()
 
 
 def _matters(key: str, flat: Mapping[str, Any]) -> bool:

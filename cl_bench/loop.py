@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cl_bench import checkpoint
+from cl_bench.backbones import Backbones
 from cl_bench.core.errors import DivergenceError, Interrupted, RunError
 from cl_bench.core.learner import Learner
 from cl_bench.core.seeds import generator
@@ -61,8 +62,8 @@ class Looks:
 class Saver:
     """Where the run stands on disk: at task ends, every save_seconds, and when asked to stop."""
 
-    def __init__(self, folder: RunFolder, identity: str, save_seconds: float, stop: Stop):
-        self.folder, self.identity, self.save_seconds, self.stop = folder, identity, save_seconds, stop
+    def __init__(self, folder: RunFolder, identity: str, save_seconds: float, stop: Stop, backbones: Backbones):
+        self.folder, self.identity, self.save_seconds, self.stop, self.backbones = folder, identity, save_seconds, stop, backbones
         self.last = time.monotonic()
 
     @property
@@ -140,7 +141,7 @@ def learn(
         order = torch.randperm(len(data), generator=generator(learner.seed, "order", task, epoch)).to(learner.device)
         progress.epoch(f"{experience.name} epoch {epoch + 1}/{math.ceil(total / len(portions))}")
         for index in order.split(portions)[first : first + total - step]:
-            learner.step, learner.steps = step, total
+            learner.number, learner.step, learner.steps = number, step, total
             learner.reseed("step", task, step)
             batch = learner.batch(data.raw[index], data.y[index], task)
             output = strategy.loss(learner, batch)
@@ -151,8 +152,11 @@ def learn(
             strategy.after_step(learner, batch, output)
             pending.append(output.loss.detach())
             step += 1
-            if len(pending) == CHECK_EVERY or progress.stale or saver.due:
+            keep = number == 0 and step in saver.backbones.steps
+            if len(pending) == CHECK_EVERY or progress.stale or saver.due or keep:
                 _check(pending, experience, epoch, step, progress)
+                if keep:
+                    saver.backbones.save(learner, step)
                 if saver.due:
                     saver.save(learner, strategy, progress, (number, step))
         _check(pending, experience, epoch, step, progress)

@@ -18,6 +18,7 @@ import torch
 from lightning_fabric import Fabric
 
 import cl_bench
+from cl_bench.backbones import Backbones
 from cl_bench.build import build
 from cl_bench.checks import OF_MODEL
 from cl_bench.core.errors import ConfigError, DivergenceError
@@ -26,8 +27,8 @@ from cl_bench.core.seeds import fold, reseed_global
 from cl_bench.core.stop import Stop
 from cl_bench.core.types import Examples, Stream
 from cl_bench.data.resident import Dataset
-from cl_bench.data.views import Resized
-from cl_bench.folder import RunFolder
+from cl_bench.data.views import ChannelsLast, Resized
+from cl_bench.folder import RunFolder, digest
 from cl_bench.loop import Looks, Plan, Saver, run
 from cl_bench.models.weights_file import load_weights
 from cl_bench.progress import Progress
@@ -61,6 +62,10 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
         look["before"],
         look["batch_size"],
     )
+    data_sums = {d.name: d.checksum for d in datasets}
+    totals = [plan.total(e) * strategy.learns(e) for e in stream.experiences]
+    about = {**origin(config, stream), "data": data_sums, "config": digest(config)}
+    backbones = Backbones(folder.path, runtime["save_backbone"], about, totals[0], sum(totals))
     folder.claim(config)
     try:
         progress.say(f"{folder.path}: {'resuming' if folder.checkpoint.exists() else 'starting'}")
@@ -70,11 +75,9 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
         progress.say(str(stream))
         parameters = sum(p.numel() for p in learner.network.parameters())
         progress.say(f"{config['name']['model']}: {parameters:,} parameters; {weights['text']}")
-        data_sums = {d.name: d.checksum for d in datasets}
-        saver = Saver(folder, f"{data_sums} {weights['sha256']}", runtime["save_seconds"], stop)
+        saver = Saver(folder, f"{data_sums} {weights['sha256']}", runtime["save_seconds"], stop, backbones)
         run(learner, strategy, stream, plan, looks, saver, progress)
-        if runtime["save_backbone"]:
-            save_backbone(learner, folder.path / "backbone.safetensors")
+        backbones.finish(learner)
         costs = progress.costs(fabric.device)
         tests = {name: test.task for name, test in original.tests.items()}
         looks_after = [e.index for e in original.experiences if e.looked]
@@ -103,23 +106,23 @@ def make_stream(config: Config) -> tuple[list[Dataset], Stream]:
 def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learner, dict[str, Any]]:
     """Network with its first weights, and everything a step needs."""
     allow, model, train = config["runtime"]["allow_targets"], config["model"], config["train"]
-    channels, height, width = stream.input_shape
-    size = model["image_size"]
-    shape = (model["channels"] or channels, size or height, size or width)
+    shape = input_shape(model, stream)
     reseed_global(fold(config["seed"], "initial weights"))
     node = {k: v for k, v in model.items() if k not in OF_MODEL}
     objective = build(config["objective"], allow)
     backbone, dim = build(node, allow, input_shape=shape, pretrained=model["init"] == "pretrained")
     weights: dict[str, Any] = {"init": str(model["init"]), "sha256": None, "loaded": 0, "ignored": [], "text": f"weights: {model['init']}"}
     if model["init"] not in ("scratch", "pretrained"):
-        weights |= load_weights(backbone, Path(model["init"]).expanduser())
+        weights |= load_weights(backbone, Path(model["init"]).expanduser(), origin(config, stream))
     elif model["init"] == "pretrained":
         tensors = (t.detach().contiguous().view(-1).view(torch.uint8).numpy() for t in backbone.state_dict().values())
         weights["sha256"] = hashlib.sha256(b"".join(t.tobytes() for t in tensors)).hexdigest()
         weights["loaded"] = None  # timm does not tell, and a small stem is ours
     view = build(config["view"], allow)
-    if size is not None or model["channels"] is not None:
-        view = Resized(view, model["channels"], size)
+    if model["image_size"] is not None or model["channels"] is not None:
+        view = Resized(view, model["channels"], model["image_size"])
+    if config["runtime"]["channels_last"]:
+        view = ChannelsLast(view)
     dtype = torch.float64 if config["runtime"]["precision"] == "64-true" else torch.float32
     torch.set_default_dtype(dtype)
     learner = Learner(
@@ -134,9 +137,25 @@ def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learne
         fabric=fabric,
         seed=config["seed"],
     )
+    if config["runtime"]["compile"]:
+        torch.compiler.reset()  # networks of a sweep's earlier runs count against its limit, beyond which nothing is compiled
+        learner.taught = torch.compile(learner.network)  # type: ignore[assignment]
     masks = objective.masks(stream)
     learner.masks = None if masks is None else masks.to(fabric.device)
     return learner, weights
+
+
+def input_shape(model: Config, stream: Stream) -> tuple[int, int, int]:
+    """[C, H, W] that the network sees."""
+    channels, height, width = stream.input_shape
+    size = model["image_size"]
+    return model["channels"] or channels, size or height, size or width
+
+
+def origin(config: Config, stream: Stream) -> dict[str, Any]:
+    """What a backbone is: its name, its settings, its input."""
+    settings = {k: v for k, v in config["model"].items() if k not in OF_MODEL}
+    return {"model": config["name"]["model"], "settings": settings, "input": list(input_shape(config["model"], stream))}
 
 
 def held_out(stream: Stream, part: str) -> dict[str, Examples]:
@@ -149,15 +168,6 @@ def held_out(stream: Stream, part: str) -> dict[str, Examples]:
     if empty:
         raise ConfigError(f"look.part=valid: {', '.join(empty)} has no held-out examples; raise scenario.valid_fraction")
     return {name: examples for name, examples in chosen.items() if examples is not None}
-
-
-def save_backbone(learner: Learner, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    backbone = learner.network.get_submodule("backbone")
-    partial = path.with_name(path.name + ".partial")
-    save_file({k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}, partial)
-    partial.replace(path)
 
 
 def provenance(

@@ -110,7 +110,13 @@ def outcome(path: Path) -> dict[str, bytes]:
     """What a run leaves that may not depend on how it went."""
     names = [p.name for p in path.iterdir() if p.suffix in (".csv", ".jsonl", ".safetensors")]
     assert {"metrics.jsonl", "summary.csv", "backbone.safetensors"} <= set(names)
-    return {name: (path / name).read_bytes() for name in names}
+    found = {name: (path / name).read_bytes() for name in names}
+    return {name: tensors(data) if name.endswith(".safetensors") else data for name, data in found.items()}
+
+
+def tensors(data: bytes) -> bytes:
+    """Of a .safetensors file, without its header, which names the configuration."""
+    return data[8 + int.from_bytes(data[:8], "little") :]
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

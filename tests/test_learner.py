@@ -8,7 +8,7 @@ import pytest
 @pytest.mark.parametrize("rate", [1.0, 0.25, 0.0])
 def test_backbone_rate_scales_the_step_of_the_backbone_alone(make_learner, make_network, make_stream, rate):
     learner, stream = make_learner(make_network(), rate=0.1), make_stream()
-    learner.backbone_rate, learner.schedule, learner.step, learner.steps = rate, lambda step, steps: 0.5 * step / steps, 2, 4
+    learner.backbone_rate, learner.schedule, learner.step, learner.steps = rate, lambda step, steps, number: 0.5 * step / steps, 2, 4
     learner.new_optimizer()
     data = stream.experiences[0].train
     before = {n: p.detach().clone() for n, p in learner.network.named_parameters()}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cl_bench.core.errors import ConfigError
-from cl_bench.core.schedule import Constant, WarmupCosine
+from cl_bench.core.schedule import Constant, FirstThen, WarmupCosine
 from cl_bench.core.types import Examples, Experience
 from cl_bench.data.resident import Dataset, in_memory
 from cl_bench.data.views import CropFlip, Plain, Resized
@@ -205,14 +205,26 @@ def test_resized_view() -> None:
 
 
 def test_schedules() -> None:
-    assert [Constant()(step, 10) for step in range(10)] == [1.0] * 10
-    rate = WarmupCosine(warmup=4, final=0.2)
+    assert [Constant()(step, 10, 0) for step in range(10)] == [1.0] * 10
+    made = WarmupCosine(warmup=4, final=0.2)
+
+    def rate(step: int, steps: int) -> float:
+        return made(step, steps, 0)
+
     assert [rate(step, 12) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
     assert rate(4, 12) == 1.0 and rate(8, 12) == pytest.approx(0.2 + 0.8 * 0.5) and rate(12, 12) == pytest.approx(0.2)
     assert rate(10, 12) == pytest.approx(0.2 + 0.8 * 0.5 * (1 + math.cos(0.75 * math.pi)))
     falling = [rate(step, 12) for step in range(4, 12)]
     assert falling == sorted(falling, reverse=True)
-    assert [WarmupCosine(warmup=20, final=0.0)(step, 5) for step in range(5)] == [(step + 1) / 20 for step in range(5)]
+    assert [WarmupCosine(warmup=20, final=0.0)(step, 5, 0) for step in range(5)] == [(step + 1) / 20 for step in range(5)]
+
+
+def test_a_first_task_has_a_schedule_of_its_own() -> None:
+    """2 steps of warm-up, then half a cosine over 4: by hand."""
+    rate = FirstThen(first=WarmupCosine(warmup=2, final=0.0), later=Constant())
+    by_hand = [0.5, 1.0, 1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]
+    assert [rate(step, 6, 0) for step in range(6)] == pytest.approx(by_hand, abs=1e-12)
+    assert [rate(step, 6, number) for number in (1, 2) for step in range(6)] == [1.0] * 12
 
 
 def test_the_default_run_learns_every_task(tmp_path) -> None:

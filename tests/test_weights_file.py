@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 from cl_bench.core.errors import ConfigError
 from cl_bench.models.mlp import mlp
 from cl_bench.models.timm_models import vit
-from cl_bench.models.weights_file import load_weights
+from cl_bench.models.weights_file import ABOUT, load_weights
 
 State = dict[str, Tensor]
+HERE = {"model": "mlp", "settings": {"hidden": [3]}, "input": [1, 2, 2]}
 
 
 def backbone(*hidden: int, batch_norm: bool = False) -> nn.Module:
@@ -39,7 +41,7 @@ def refused(own: nn.Module, path: Path) -> str:
     """The message; nothing of the backbone may have changed."""
     before = {k: v.clone() for k, v in own.state_dict().items()}
     with pytest.raises(ConfigError) as caught:
-        load_weights(own, path)
+        load_weights(own, path, HERE)
     assert equal(own.state_dict(), before)
     message = str(caught.value)
     assert f"model.init={path} does not fit this backbone" in message and "give a file saved from this model" in message
@@ -53,7 +55,7 @@ def test_wrapped_files_fill_all(prefix: str, container: str | None, tmp_path: Pa
     given, own, path = backbone(3, 2), backbone(3, 2), tmp_path / "w.pth"
     state = with_names(given.state_dict(), prefix) | {"head.weight": torch.zeros(5, 2), "head.bias": torch.zeros(5)}
     torch.save({container: state, "epoch": 3} if container else state, path)
-    told = load_weights(own, path)
+    told = load_weights(own, path, HERE)
     assert equal(own.state_dict(), given.state_dict())
     assert told["loaded"] == 4 and told["ignored"] == ["head.weight", "head.bias"]
     assert told["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -63,7 +65,7 @@ def test_wrapped_files_fill_all(prefix: str, container: str | None, tmp_path: Pa
 def test_many_ignored_tensors_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file(backbone(3).state_dict() | {f"decoder.{i:02}": torch.zeros(1) for i in range(14)}, path)
-    assert load_weights(backbone(3), path)["ignored"] == [*(f"decoder.{i:02}" for i in range(10)), "and 4 more"]
+    assert load_weights(backbone(3), path, HERE)["ignored"] == [*(f"decoder.{i:02}" for i in range(10)), "and 4 more"]
 
 
 def test_a_part_is_refused(tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ def test_counters_of_batch_norm_may_be_absent(tmp_path: Path) -> None:
     """As in torchvision's files: they say nothing of the weights."""
     given, own, path = backbone(3, batch_norm=True), backbone(3, batch_norm=True), tmp_path / "w.pth"
     torch.save({k: v + 1 for k, v in given.state_dict().items() if "num_batches" not in k}, path)
-    assert load_weights(own, path)["loaded"] == 6
+    assert load_weights(own, path, HERE)["loaded"] == 6
     assert torch.equal(own.state_dict()["3.running_mean"], torch.ones(3))
 
 
@@ -105,4 +107,29 @@ def test_two_models_in_one_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save(with_names(backbone(3).state_dict(), "model.") | with_names(backbone(3).state_dict(), "module."), path)
     with pytest.raises(ConfigError, match=r"holds 1\.weight twice"):
-        load_weights(backbone(3), path)
+        load_weights(backbone(3), path, HERE)
+
+
+def saved(own: nn.Module, path: Path, **changes) -> Path:
+    about = {**HERE, "model": "vit_nano", "settings": {"width": 12, "heads": 3}, "input": [1, 16, 16], "step": 7, **changes}
+    save_file(own.state_dict(), path, metadata={ABOUT: json.dumps(about)})
+    return path
+
+
+def test_a_file_of_ours_says_what_it_was_saved_from(tmp_path: Path) -> None:
+    here = {"model": "vit_pico", "settings": {"width": 12, "heads": 3}, "input": [1, 8, 8]}
+    path = saved(small_vit(16), tmp_path / "w.safetensors")
+    with pytest.raises(ConfigError) as caught:
+        load_weights(small_vit(8), path, here)
+    assert "pos_embed (1, 17, 12) for (1, 5, 12); it was saved from vit_nano at 16 x 16 x 1, and this is vit_pico at 8 x 8 x 1)" in str(
+        caught.value
+    )
+    told = load_weights(small_vit(16), path, here)  # another name alone is no harm
+    assert told["text"].endswith("tensors from w.safetensors (vit_nano at 16 x 16 x 1, step 7)")
+
+
+def test_another_number_of_heads_is_refused(tmp_path: Path) -> None:
+    """It fits by shape, and would compute something else."""
+    path = saved(small_vit(16), tmp_path / "w.safetensors", settings={"width": 12, "heads": 2})
+    with pytest.raises(ConfigError, match=r"it was saved with model\.heads=2"):
+        load_weights(small_vit(16), path, {"model": "vit_nano", "settings": {"heads": 3}, "input": [1, 16, 16]})

@@ -56,10 +56,11 @@ class Learner:
         self.make_optimizer, self.backbone_rate, self.schedule, self.clip = make_optimizer, backbone_rate, schedule, clip
         self.batch_norm, self.fabric, self.seed = batch_norm, fabric, seed
         self.device = fabric.device
+        self.taught: nn.Module = network  # or its compiled twin of the same weights
         self.rng = torch.Generator()  # draws of the step, on the CPU: cheap to point anywhere
         self.view_rng = torch.Generator(self.device)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.step = self.steps = 0  # where the current experience stands; the loop counts
+        self.number = self.step = self.steps = 0  # of the current experience, and where it stands; the loop counts
         self.masks: Tensor | None = None  # [T, C], row t = logits open to task t; None opens all
         self.new_optimizer()
 
@@ -97,13 +98,13 @@ class Learner:
         """Loss of one batch, through fresh views."""
         with self.fabric.autocast():
             views = [self.view(batch.raw, self.view_rng) for _ in range(self.objective.num_views)]
-            return replace(self.objective(self.network, views, batch), views=views)
+            return replace(self.objective(self.taught, views, batch), views=views)
 
     def update(self) -> None:
         """Clip, set the rate, step."""
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        factor = self.schedule(self.step, self.steps)
+        factor = self.schedule(self.step, self.steps, self.number)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         self.optimizer.step()

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from cl_bench.core.kinds import Count, Fraction
 
-Schedule = Callable[[int, int], float]  # (step, steps of this task) -> factor
+Schedule = Callable[[int, int, int], float]  # (step, steps of this task, number of the task) -> factor
 
 
 class Constant:
     """The optimizer's own rate throughout."""
 
-    def __call__(self, step: int, steps: int) -> float:
+    def __call__(self, step: int, steps: int, number: int) -> float:
         return 1.0
 
 
@@ -23,8 +23,18 @@ class WarmupCosine:
     def __init__(self, *, warmup: Count, final: Fraction):
         self.warmup, self.final = warmup, final
 
-    def __call__(self, step: int, steps: int) -> float:
+    def __call__(self, step: int, steps: int, number: int) -> float:
         if step < self.warmup:
             return (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, steps - self.warmup)
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class FirstThen:
+    """One schedule in the first task, another in all that follow (Ramasesh, Lewkowycz, Dyer, ICLR 2022)."""
+
+    def __init__(self, *, first: Schedule, later: Schedule):
+        self.first, self.later = first, later
+
+    def __call__(self, step: int, steps: int, number: int) -> float:
+        return (self.later if number else self.first)(step, steps, number)

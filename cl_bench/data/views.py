@@ -57,3 +57,13 @@ class Resized:
         if self.size is not None:
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
         return x if self.channels is None else x.expand(-1, self.channels, -1, -1)
+
+
+class ChannelsLast:
+    """Another view in the channels-last memory format: convolutions take it up whatever their weights lie in."""
+
+    def __init__(self, view: View):
+        self.view = view
+
+    def __call__(self, raw: Tensor, rng: torch.Generator | None) -> Tensor:
+        return self.view(raw, rng).contiguous(memory_format=torch.channels_last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -15,11 +16,16 @@ from torch import Tensor, nn
 from cl_bench.core.errors import ConfigError
 
 PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")  # of data parallel, Lightning, our own networks, torch.compile
+ABOUT = "cl_bench"  # the key of a .safetensors file's metadata under which ours stand, as JSON
+SHAPELESS = ("heads", "groups")  # settings of which no tensor's shape tells
 NAMED = 10  # ignored tensors listed in provenance.json
 
 
-def load_weights(backbone: nn.Module, path: Path) -> dict[str, Any]:
-    """Fill all of backbone from a .safetensors or .pth file; tells sha256, loaded, ignored (names) and text (one line)."""
+def load_weights(backbone: nn.Module, path: Path, here: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill all of backbone from a .safetensors or .pth file; tells sha256, loaded, ignored (names) and text (one line).
+
+    here: model, settings and input of the backbone, to be told beside those that a file of ours was saved with.
+    """
     own = backbone.state_dict()
     state = named_tensors(read_weights(path), own, path)
     loaded = [k for k in own if k in state and state[k].shape == own[k].shape]
@@ -28,8 +34,12 @@ def load_weights(backbone: nn.Module, path: Path) -> dict[str, Any]:
     ignored = [k for k in state if k not in own]
     ours = {_part(k) for k in own}
     foreign = [k for k in ignored if missing or _part(k) in ours]  # a file of a deeper model would fill a shallower one
-    told = {"missing": missing, "shapes differ:": other, "the file also has": foreign}
+    saved = about(path)
+    settings = [f"model.{k}={saved['settings'][k]}" for k in SHAPELESS if saved and saved["settings"].get(k) != here["settings"].get(k)]
+    told = {"missing": missing, "shapes differ:": other, "the file also has": foreign, "it was saved with": settings}
     wrong = "; ".join(f"{words} {_few(names)}" for words, names in told.items() if names)
+    if wrong and saved:
+        wrong += f"; it was saved from {_called(saved)}, and this is {_called(here)}"
     if wrong:
         raise ConfigError(
             f"model.init={path} does not fit this backbone (it fills {len(loaded)} of {len(own)} tensors; {wrong}); "
@@ -39,7 +49,8 @@ def load_weights(backbone: nn.Module, path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     named = ignored[:NAMED] + [f"and {len(ignored) - NAMED} more"] * (len(ignored) > NAMED)
-    text = f"weights: {len(loaded)} tensors from {path.name}" + (f", ignoring {_few(ignored)}" if ignored else "")
+    text = f"weights: {len(loaded)} tensors from {path.name}" + (f" ({_called(saved)}, step {saved['step']})" if saved else "")
+    text += f", ignoring {_few(ignored)}" if ignored else ""
     return {"sha256": sha256, "loaded": len(loaded), "ignored": named, "text": text}
 
 
@@ -59,6 +70,21 @@ def named_tensors(state: Mapping[Any, Any], own: Collection[str], path: Path) ->
             raise ConfigError(f"model.init={path} holds {name} twice, under several of {', '.join(PREFIXES)}; give a file of one model")
         found[name] = value
     return found
+
+
+def about(path: Path) -> dict[str, Any]:
+    """What a file of ours says of itself; empty for any other."""
+    from safetensors import safe_open
+
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, framework="pt") as file:
+        return json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+
+
+def _called(backbone: Mapping[str, Any]) -> str:
+    channels, height, width = backbone["input"]
+    return f"{backbone['model']} at {height} x {width} x {channels}"
 
 
 def _few(names: Sequence[str]) -> str:
