@@ -19,7 +19,8 @@ import cl_bench.run
 from cl_bench.build import build
 from cl_bench.checks import OF_MODEL, problems
 from cl_bench.cli import CONF
-from cl_bench.core.errors import ConfigError, Interrupted
+from cl_bench.core.errors import ConfigError, DivergenceError, Interrupted
+from cl_bench.core.schedule import FirstThen
 from cl_bench.core.stop import Stop
 from cl_bench.core.types import Examples
 from cl_bench.data.resident import Dataset, in_memory
@@ -125,10 +126,23 @@ def test_refuses_another_size_and_a_step_that_never_comes(whole: Path, tmp_path:
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
 
-def test_a_loss_that_is_not_finite_is_not_saved(tmp_path: Path) -> None:
-    with pytest.raises(cl_bench.core.errors.DivergenceError):
+def test_a_loss_that_is_not_finite_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunFolder, "discard", lambda folder: None)  # as after a first save
+    with pytest.raises(DivergenceError):
         execute(composed(*TINY, *PRETRAIN, "train.optimizer.lr=1e30", "train.clip=null", "runtime.save_backbone=[9]"), tmp_path / "run")
     assert not list(tmp_path.rglob("backbone*"))
+
+
+def test_the_schedule_is_told_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a run that goes on in its second."""
+    told: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(FirstThen, "__call__", lambda self, *place: told.append(place) or 1.0)
+    config = composed(*TINY, "scenario=toy", "model=mlp", "model.hidden=[4]", "train=scale", "train.steps=2")
+    with pytest.raises(Interrupted):
+        execute(config, tmp_path / "run", 6)
+    assert 2 < len(told) < 6
+    execute(config, tmp_path / "run")
+    assert told == [(step, 2, number) for number in range(3) for step in range(2)]
 
 
 # the stream
