@@ -80,18 +80,15 @@ class Balanced(Reservoir):
         held, fresh = len(self), torch.rand(len(y), generator=rng, dtype=torch.float64).to(self.device)
         self.num_seen += len(y)
         key, label = torch.cat([self.columns["key"][:held], fresh]), torch.cat([self.y[:held], y])
-        order = key.argsort()
-        order = order[label[order].argsort(stable=True)]  # class by class, each by its keys
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(len(order), device=self.device) - torch.searchsorted(label[order], label[order])
-        stays = torch.zeros(len(order), dtype=torch.bool, device=self.device)
-        stays[(rank + key).argsort()[: self.size]] = True
-        taken = torch.zeros(self.size, dtype=torch.int64, device=self.device)
-        taken[:held] = stays[:held]
-        count = min(len(y), self.size)
-        to = taken.argsort(stable=True)[:count]  # free slots, the lowest first
-        source = (~stays[held:]).long().argsort(stable=True)[:count]  # those that enter come first, as many as slots are free
-        to = torch.where(stays[held:][source], to, self.size)
+        order = (label + key).argsort()  # class by class, each by its keys
+        label = label[order]
+        rank = torch.arange(len(order), device=self.device) - torch.searchsorted(label, label)
+        leaves = order[(rank + key[order]).topk(max(0, len(order) - self.size), sorted=False).indices]
+        # Slots that are free, the lowest first; then the spare one, as often as a new example does not stay.
+        free = torch.arange(held, min(held + len(y), self.size), device=self.device)
+        to = torch.cat([free, leaves.clamp(max=held).where(leaves < held, self.size)]).sort().values
+        gone = torch.zeros(len(order), dtype=torch.uint8, device=self.device).index_fill_(0, leaves, 1)
+        source = gone[held:].argsort(stable=True)  # those that stay come first
         self.write(to, source, {"raw": raw, "y": y, "task": task, "outputs": outputs, "key": fresh})
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
