@@ -35,9 +35,8 @@ from cl_bench.strategies.icarl import ICaRL
 from cl_bench.strategies.lwf import LwF
 from cl_bench.strategies.mas import MAS
 from cl_bench.strategies.packnet import PackNet
-from cl_bench.strategies.pnn import PNN
+from cl_bench.strategies.pnn import PNN, Tap
 from cl_bench.strategies.rehearsal import Rehearsal
-from cl_bench.strategies.replay import ER
 from cl_bench.strategies.si import SI
 
 OUT = Path("outputs/bench")
@@ -178,7 +177,7 @@ def _linear(head: nn.Module) -> nn.Linear:
 def _column(strategy: PNN, network: Network) -> bare_methods.Column:
     old, body = network.backbone.bodies
     taps = {}
-    for name, tap in [(name, module) for name, module in body.named_modules() if hasattr(module, "earlier")]:
+    for name, tap in [(name, module) for name, module in body.named_modules() if isinstance(module, Tap)]:
         old.set_submodule(name, old.get_submodule(name).layer)
         body.set_submodule(name, tap.layer)
         taps[name] = tap.adapter

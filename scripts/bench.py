@@ -22,7 +22,6 @@ from bed import BATCH, OUT, Bed
 from rich.console import Console
 from rich.table import Table
 
-from cl_bench.core.types import Examples
 from cl_bench.models.mlp import mlp
 from cl_bench.models.timm_models import resnet
 from cl_bench.probes.readout import read
@@ -88,7 +87,7 @@ def cases(quick: bool, only: str) -> Iterator[Callable[[], Iterator[Case]]]:
 
     def trainings(name: str, bed: Bed, steps: int, pairs: int, target: float) -> Iterator[Case]:
         for title, make in STRATEGIES.items():
-            if wanted(f"{name}_{title}", only):
+            if wanted(f"{name}_{title}", only):  # before it is prepared, which takes seconds
                 yield bed.training(f"{name}_{title}", make(), steps, pairs, target)
 
     def evaluation(name: str, bed: Bed, count: int, pairs: int) -> Case:

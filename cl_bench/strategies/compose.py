@@ -16,7 +16,8 @@ from cl_bench.strategies.base import Strategy
 class Compose(Strategy):
     """parts: name -> strategy; each must leave `loss`, `arrange` and `learns` alone, for two of those cannot both be right.
 
-    After the backward pass they act in the order given: A-GEM projects, and SI's path follows, what the parts before it made of the gradient.
+    After the backward pass they act in the order given: A-GEM projects, and SI's path counts, the gradient that the
+    parts before it left.
     """
 
     def __init__(self, *, parts: Mapping[str, Strategy]):

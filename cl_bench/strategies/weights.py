@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +27,7 @@ class Quadratic:
     """
 
     def __init__(self, parameters: Sequence[Tensor]):
-        self.parameters = parameters
+        self.parameters = list(parameters)
         start = flatten(parameters)
         self.weight, self.centre = torch.zeros_like(start), start
         self.offset = torch.zeros((), device=start.device, dtype=start.dtype)
@@ -59,10 +58,12 @@ class Quadratic:
 
     def pull(self) -> None:
         """Add the gradient that the last value() found to the parameters' own; belongs into after_backward."""
+        gradients = []
         for p in self.parameters:
-            if p.grad is None:
+            if p.grad is None:  # the batch's loss does not reach it
                 p.grad = torch.zeros_like(p)
-        torch._foreach_add_([p.grad for p in self.parameters], self.gradients)
+            gradients.append(p.grad)
+        torch._foreach_add_(gradients, self.gradients)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"weight": self.weight, "centre": self.centre, "offset": self.offset}
