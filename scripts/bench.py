@@ -5,7 +5,7 @@ and the table shows the median of the ratios, so that a busy machine slows both.
 one step of each from equal weights must leave equal weights: the two do the same work.
 Joint, cumulative and GDumb take sequential's step (GDumb after the task), ewc_online EWC's, er_ewc ER's and EWC's;
 nmc and ranpac take none. What PackNet does once a task is not timed.
-Prints a table, writes outputs/bench/<name>.json; about TODO minutes, with --quick TODO.
+Prints a table, writes outputs/bench/<name>.json; about twenty minutes, with --quick six. `--only` takes words with commas between.
 """
 
 from __future__ import annotations
