@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from cl_bench.reports import frontier, tables
-from cl_bench.reports.collect import KINDS
+from cl_bench.reports.collect import AXES, KINDS
 from cl_bench.reports.plots import OVERLAPS, STYLE, save
 from cl_bench.reports.trend import trends
 
@@ -20,11 +20,14 @@ CONVENTIONS = [f"{kind}_{name}" for kind in KINDS for name in ("average_forgetti
 def pools(runs: pd.DataFrame, by: Sequence[str] | None) -> tuple[pd.DataFrame, list[str]]:
     """(runs with the column init, columns of a group): those given, else what differs but for the tag, which tells rates and steps.
 
-    scratch and pretrained are never pooled.
+    scratch and pretrained are never pooled, nor are sizes.
     """
-    runs = runs.assign(init=[_init(Path(folder)) for folder in runs["folder"]])
-    columns = list(by) if by else [axis for axis in tables.differing(runs) if axis != "tag"] or ["strategy"]
-    return runs, columns + ["init"] * (runs["init"].nunique() > 1)
+    sizes = [f"{count:,} parameters" for count in runs["parameters"]]
+    runs = runs.assign(init=[_init(Path(folder)) for folder in runs["folder"]], size=sizes)
+    columns = list(by or [axis for axis in (*AXES, "init") if axis not in ("seed", "tag") and runs[axis].nunique() > 1])
+    columns += ["init"] * ("init" not in columns and runs["init"].nunique() > 1)
+    mixed = not columns or (runs.groupby(columns)["size"].nunique() > 1).any()
+    return runs, columns + ["size"] * bool(mixed)
 
 
 def _init(folder: Path) -> str:
@@ -59,7 +62,7 @@ def write(runs: pd.DataFrame, by: Sequence[str] | None, out: Path, metrics: Sequ
         shown = same.assign(forgetting=[tables.cell(m, s, n, n) for m, s, n in zip(same["mean"], same["std"], same["n"], strict=True)])
         tables.show(_rounded(shown)[[*pool, "kind", "task_b_accuracy", "forgetting", "n", "note"]])
     sized, asked = measured(runs, metrics)
-    over = trends(sized, [column for column in pool if column != "model"], asked)
+    over = trends(sized, [column for column in pool if column not in ("model", "size")], asked)
     written.append(_csv(over, out / "trend.csv"))
     print("trend over model sizes (Spearman's rho over runs; 95 % interval from a bootstrap over seeds):")
     tables.show(_rounded(over))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cl_bench.reports.collect import KINDS, read_matrix
 from cl_bench.reports.plots import finish, groups, two_panels
+from cl_bench.reports.tables import ordered
 
 Values = NDArray[np.float64]
 
@@ -61,11 +62,14 @@ def frontier(table: pd.DataFrame, by: Sequence[str]) -> Figure:
             if group.empty:
                 continue
             best = group[group["frontier"]]
-            axes.plot(100 * best["b"], 100 * best["a"], color=style["color"], linestyle=style["linestyle"], lw=1.5, alpha=0.8)
-            for final, fill in ((True, style["color"]), (False, "none")):
-                part = group[group["final"] == final]
-                look = {"linestyle": "none", "marker": style["marker"], "color": style["color"], "markersize": 6}
-                axes.plot(100 * part["b"], 100 * part["a"], markerfacecolor=fill, alpha=0.8, label=label if final else None, **look)
+            axes.plot(100 * best["b"], 100 * best["a"], color=style["color"], linestyle=style["linestyle"], lw=1.5)
+            axes.plot([], [], label=label, color=style["color"], linestyle="none", marker=style["marker"])
+            for _, at in group.iterrows():
+                look = {"marker": style["marker"], "color": style["color"], "alpha": 1 if at["frontier"] else 0.35}
+                axes.plot(100 * at["b"], 100 * at["a"], markersize=6, markerfacecolor=None if at["final"] else "white", **look)
+        axes.plot([], [], color="0.4", lw=1.5, label="not dominated")
+        if not table["final"].all():
+            axes.plot([], [], color="0.4", linestyle="none", marker="o", markerfacecolor="white", label="before the end")
     return finish(figure, panels)
 
 
@@ -79,13 +83,13 @@ def matched(table: pd.DataFrame, by: Sequence[str], target: float | None) -> pd.
     lines = []
     for kind, part in final.groupby("kind", sort=False):
         aim = part.groupby([*by, "seed"])["b"].max().min() if target is None else target
-        for key, group in part.groupby(list(by), sort=False):
+        for key, group in ordered(part, by).groupby(list(by), sort=False):
             spans = [_frontier(runs) for _, runs in group.groupby("seed")]
             values = np.array([np.interp(aim, b, lost) for b, lost in spans if b[0] <= aim <= b[-1]])
             mean, std = values.mean() if len(values) else math.nan, values.std(ddof=1) if len(values) > 1 else math.nan
             lack = [b for b, _ in spans if not b[0] <= aim <= b[-1]]
             ends = f"{min(b[0] for b in lack):.3f} to {max(b[-1] for b in lack):.3f}" if lack else ""
-            note = f"no figure of {len(lack)} of {len(spans)} seeds: frontier from {ends}; add rates or steps" if lack else ""
+            note = f"no figure for {len(lack)} of {len(spans)} seeds: frontier from {ends}; add rates or steps" if lack else ""
             figures = {"task_b_accuracy": aim, "mean": mean, "std": std, "n": len(values), "note": note}
             lines.append({**dict(zip(by, key)), "kind": kind, **figures})
     return pd.DataFrame(lines, columns=[*by, "kind", "task_b_accuracy", "mean", "std", "n", "note"])

@@ -100,9 +100,10 @@ def over_sizes(runs: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) ->
     runs = runs.assign(**{name: np.nan for name in metrics if name not in runs.columns})
     sizes = runs.groupby(list(by), as_index=False)["parameters"].mean()
     table = aggregate(runs, by, metrics).merge(sizes, on=list(by)).rename(columns={"parameters": "size"})
-    series = [column for column in by if column not in ("model", "tag")]
-    if not series or table.duplicated([*series, "size"]).any():
-        series = list(by)
+    for dropped in (("model", "tag"), ("model",), ("tag",), ()):  # what may differ along a series
+        series = [column for column in by if column not in dropped]
+        if series and not table.duplicated([*series, "size"]).any():
+            break
     return table.sort_values("size"), series
 
 
@@ -134,7 +135,7 @@ def overlap_vs_parameters(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
     table, series = over_sizes(runs, by, metrics)
     figure, panels = two_panels("overlap of class representations", "parameters")
     for axes, metric in zip(panels.values(), OVERLAPS, strict=True):
-        axes.set_title(title(metric))
+        axes.set_title(f"{metric.removeprefix('overlap_')} tasks")
         for label, group, style in groups(table, series):
             group = group.dropna(subset=f"{metric}_mean")
             if group.empty:
