@@ -84,7 +84,7 @@ def widths(learner: Learner, data: Examples, layers: Sequence[str]) -> dict[str,
     names = [name for name, _ in learner.network.get_submodule("backbone").named_modules() if name]
     for name in layers:
         if name not in names:
-            raise ConfigError(f"probe layers: {name} is no module of the backbone; {nearest(name, names)}")
+            raise ConfigError(f"probe.cka.layers: {name} is no module of the backbone; {nearest(name, names)}")
     was_training = learner.network.training
     learner.network.eval()
     with tap(learner.network, layers) as tapped, learner.fabric.autocast():
@@ -92,5 +92,5 @@ def widths(learner: Learner, data: Examples, layers: Sequence[str]) -> dict[str,
     learner.network.train(was_training)
     for name, batches in tapped.items():
         if len(batches) != 1:
-            raise ConfigError(f"probe layers: {name} runs {len(batches)} times in a pass and not once; name another module")
+            raise ConfigError(f"probe.cka.layers: {name} runs {len(batches)} times in a pass and not once; name another module")
     return {PENULTIMATE: width, **{name: batches[0].shape[1] for name, batches in tapped.items()}}
