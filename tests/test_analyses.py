@@ -143,6 +143,8 @@ def test_sizes_of_a_series_are_joined_in_order(tmp_path: Path) -> None:
     parts = [(label, group["size"].tolist()) for label, group, _ in plots.groups(joined, series)]
     assert parts == [(f"scratch_{tag}", [10, 20, 40]) for tag in ("lr0.003", "lr0.01")]
     assert tables.ordered(runs, ["tag"])["tag"].iloc[0] == "scratch_lr0.003"
+    many = pd.DataFrame({"tag": ["b", "a", "c"] * 20, "size": range(60)})
+    assert all(part["size"].is_monotonic_increasing for _, part in tables.ordered(many, ["tag"]).groupby("tag"))
 
 
 def test_command_writes_the_analyses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,11 +139,13 @@ def test_they_observe_only_and_reach_the_summary(monkeypatch: pytest.MonkeyPatch
     lines = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
     kept = [line for line in lines if json.loads(line)["metric"] in ("class_il", "task_il", "loss")]
     assert "".join(kept).encode() == plain["metrics.jsonl"] and len(kept) < len(lines)
+    moved = {(row["on"], row["after"]) for row in map(json.loads, lines) if row["metric"] == "cka" and row["on"] != "all"}
+    assert moved == (set() if strategy == "joint" else {("task0", 1), ("task0", 2), ("task1", 2)})  # never before it is learned
     summary = dict(csv.reader((path / "summary.csv").open()))
     wanted = {f"overlap_{kind}{end}" for kind in ("within", "across") for end in ("", "_null", "_shuffled")}
-    moved = {f"{name}{end}" for name in ("cka", "subspace_similarity") for end in ("", f"_{layers[0]}")}
-    assert wanted | (set() if strategy == "joint" else moved) <= set(summary)
-    assert all(0 < float(summary[name]) <= 1.0001 for name in wanted | moved if name in summary)
+    since = {f"{name}{end}" for name in ("cka", "subspace_similarity") for end in ("", f"_{layers[0]}")}
+    assert wanted | (set() if strategy == "joint" else since) <= set(summary)
+    assert all(0 < float(summary[name]) <= 1.0001 for name in wanted | since if name in summary)
     tensors = load_file(path / "probes" / "task0.safetensors")
     assert set(tensors) == {"y", "penultimate", layers[0]} and len(tensors["y"]) == len(tensors["penultimate"])
 
