@@ -31,6 +31,7 @@ from cl_bench.data.views import ChannelsLast, Resized
 from cl_bench.folder import RunFolder, digest
 from cl_bench.loop import Looks, Plan, Saver, run
 from cl_bench.models.weights_file import load_weights
+from cl_bench.probes.moment import MomentProbe
 from cl_bench.progress import Progress
 
 Config = Mapping[str, Any]
@@ -66,6 +67,9 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
     totals = [plan.total(e) * strategy.learns(e) for e in stream.experiences]
     about = {**origin(config, stream), "data": data_sums, "config": digest(config)}
     backbones = Backbones(folder.path, runtime["save_backbone"], about, totals[0], sum(totals))
+    for probe in looks.probes.values():
+        if isinstance(probe, MomentProbe):
+            probe.prepare(learner, original.tests, looks.held_out)
     folder.claim(config)
     try:
         progress.say(f"{folder.path}: {'resuming' if folder.checkpoint.exists() else 'starting'}")

@@ -37,8 +37,8 @@ def test_composes_and_binds(group: str, name: str) -> None:
         ("scenario", "toy"): ["data=toy"],
         ("data", "toy"): ["scenario=toy"],
         ("data", "folder"): ["data.root=."],  # has no default: it is the user's
-        ("probe", "loss"): ["probe=[accuracy,loss]"],
         **{("data", name): ["scenario=pretrain"] for name in ("pets", "flowers102", "cars")},  # five tasks do not divide their classes
+        **{("probe", probe): [f"probe=[accuracy,{probe}]"] for probe in choices("probe") if probe != "accuracy"},
     }.get((group, name), [])
     if group == "tuned":  # offline/<stream>_<strategy>
         scenario = next(f"offline/{c}" for c in sorted(choices("scenario/offline"), key=len) if name.startswith(f"offline/{c}_"))
