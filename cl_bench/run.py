@@ -70,7 +70,7 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
         progress.say(str(stream))
         parameters = sum(p.numel() for p in learner.network.parameters())
         progress.say(f"{config['name']['model']}: {parameters:,} parameters; {weights['text']}")
-        data_sums = {d.name: d.checksum for d in datasets}
+        data_sums = {d.name: d.checksum for d in datasets} | {f"tokenizer of {d.name}": t for d in datasets for t in d.tokenizer}
         saver = Saver(folder, f"{data_sums} {weights['sha256']}", runtime["save_seconds"], stop)
         run(learner, strategy, stream, plan, looks, saver, progress)
         if runtime["save_backbone"]:
@@ -103,13 +103,15 @@ def make_stream(config: Config) -> tuple[list[Dataset], Stream]:
 def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learner, dict[str, Any]]:
     """Network with its first weights, and everything a step needs."""
     allow, model, train = config["runtime"]["allow_targets"], config["model"], config["train"]
-    channels, height, width = stream.input_shape
     size = model["image_size"]
-    shape = (model["channels"] or channels, size or height, size or width)
+    shape, given = stream.input_shape, {"vocabulary": stream.num_classes} if stream.is_text else {}
+    if not stream.is_text:
+        channels, height, width = shape
+        shape = (model["channels"] or channels, size or height, size or width)
     reseed_global(fold(config["seed"], "initial weights"))
     node = {k: v for k, v in model.items() if k not in OF_MODEL}
     objective = build(config["objective"], allow)
-    backbone, dim = build(node, allow, input_shape=shape, pretrained=model["init"] == "pretrained")
+    backbone, dim = build(node, allow, input_shape=shape, pretrained=model["init"] == "pretrained", **given)
     weights: dict[str, Any] = {"init": str(model["init"]), "sha256": None, "loaded": 0, "ignored": [], "text": f"weights: {model['init']}"}
     if model["init"] not in ("scratch", "pretrained"):
         weights |= load_weights(backbone, Path(model["init"]).expanduser())

@@ -56,11 +56,11 @@ class LwF(Strategy):
 
 
 def distil(new: Tensor, old: Tensor, heads: Tensor, temperature: float) -> Tensor:
-    """Sum over heads bool [H, C] of KL(old || new), each softmax among the head's logits; mean over new, old [B, C]."""
+    """Sum over heads bool [H, C] of KL(old || new), each softmax among the head's logits; mean over new, old [..., C]."""
 
-    def log_p(logits: Tensor) -> Tensor:  # [B, H, C]; 0 outside the head, where -inf would make 0 * inf
+    def log_p(logits: Tensor) -> Tensor:  # [..., H, C]; 0 outside the head, where -inf would make 0 * inf
         exact = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision loses small differences
-        return (exact[:, None] / temperature).masked_fill(~heads, -torch.inf).log_softmax(2).masked_fill(~heads, 0.0)
+        return (exact.unsqueeze(-2) / temperature).masked_fill(~heads, -torch.inf).log_softmax(-1).masked_fill(~heads, 0.0)
 
     target = log_p(old)
-    return (target.exp() * (target - log_p(new))).sum() / len(new)
+    return (target.exp() * (target - log_p(new))).sum() / new[..., 0].numel()
