@@ -1,4 +1,4 @@
-"""Runs -> figures, each as PNG and SVG: heat maps, accuracy over tasks, forgetting against size."""
+"""Runs -> figures, each as PNG and SVG: heat maps, accuracy or loss over tasks, forgetting against size."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-from cl_bench.reports.collect import KINDS, seen_accuracy
-from cl_bench.reports.heatmaps import accuracy_matrix
+from cl_bench.reports.collect import KINDS, LOSS, kinds_of, seen_average
+from cl_bench.reports.heatmaps import matrices
 from cl_bench.reports.tables import aggregate, ordered, title
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#56B4E9")  # Okabe and Ito, no yellow
@@ -25,7 +25,6 @@ LINES = ("-", "--", ":", "-.")
 STYLE: Any = {"font.size": 12, "axes.titlesize": 13, "axes.spines.top": False, "axes.spines.right": False,
          "axes.grid": True, "grid.alpha": 0.3, "lines.linewidth": 2, "lines.markersize": 7,
          "errorbar.capsize": 3, "svg.hashsalt": "cl_bench"}  # fmt: skip
-METRICS = tuple(f"{kind}_average_forgetting" for kind in KINDS)
 
 
 def groups(runs: pd.DataFrame, by: Sequence[str]) -> list[tuple[str, pd.DataFrame, dict[str, Any]]]:
@@ -51,13 +50,13 @@ def looks(keys: Sequence[Sequence[object]], by: Sequence[str]) -> list[dict[str,
     ]
 
 
-def two_panels(ylabel: str, xlabel: str) -> tuple[Figure, dict[str, Axes]]:
+def panels_of(kinds: Sequence[str], ylabel: str, xlabel: str) -> tuple[Figure, dict[str, Axes]]:
     """One panel a kind of evaluation with a common y axis."""
     figure = Figure(figsize=(11, 4.8), layout="constrained")
-    panels = dict(zip(KINDS, figure.subplots(1, len(KINDS), sharey=True), strict=True))
+    panels = dict(zip(kinds, figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0], strict=True))
     for kind, axes in panels.items():
         axes.set(title=title(kind), xlabel=xlabel)
-    panels[KINDS[0]].set_ylabel(ylabel)
+    panels[kinds[0]].set_ylabel(ylabel)
     return figure, panels
 
 
@@ -76,12 +75,13 @@ def finish(figure: Figure, panels: dict[str, Axes]) -> Figure:
     return figure
 
 
-def accuracy_over_tasks(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
-    """Average accuracy over the tasks seen so far; the band is one sample standard deviation over runs."""
-    figure, panels = two_panels("average accuracy over seen tasks (%)", "experiences learned")
+def over_tasks(runs: pd.DataFrame, by: Sequence[str], kinds: Sequence[str] = KINDS) -> Figure:
+    """Average accuracy (or loss) over the tasks seen so far; the band is one sample standard deviation over runs."""
+    what = "loss over seen tasks (nats)" if LOSS in kinds else "accuracy over seen tasks (%)"
+    figure, panels = panels_of(kinds, f"average {what}", "experiences learned")
     for kind, axes in panels.items():
         for label, group, style in groups(runs, by):
-            curves = [curve for folder in group["folder"] if (curve := seen_accuracy(Path(folder), kind)) is not None]
+            curves = [curve for folder in group["folder"] if (curve := seen_average(Path(folder), kind)) is not None]
             table = pd.concat(curves, axis=1) if curves else pd.DataFrame()
             mean, std = table.mean(axis=1), table.std(axis=1, ddof=1).fillna(0)
             if len(mean) == 1:  # a joint run is evaluated once, at the end
@@ -93,19 +93,21 @@ def accuracy_over_tasks(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
     return finish(figure, panels)
 
 
-def forgetting_vs_parameters(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
+def forgetting_vs_parameters(runs: pd.DataFrame, by: Sequence[str], kinds: Sequence[str] = KINDS) -> Figure:
     """Average forgetting against the number of parameters; models of one method are joined by a line."""
-    runs = runs.assign(**{name: np.nan for name in METRICS if name not in runs.columns})
+    metrics = [f"{kind}_average_forgetting" for kind in kinds]
+    unit, scale = ("nats", 1) if LOSS in kinds else ("percentage points", 100)
+    runs = runs.assign(**{name: np.nan for name in metrics if name not in runs.columns})
     sizes = runs.groupby(list(by), as_index=False)["parameters"].mean()
-    table = aggregate(runs, by, METRICS).merge(sizes, on=list(by)).rename(columns={"parameters": "size"})
+    table = aggregate(runs, by, metrics).merge(sizes, on=list(by)).rename(columns={"parameters": "size"})
     series = [column for column in by if column not in ("model", "tag")]
     if not series or table.duplicated([*series, "size"]).any():
         series = list(by)
-    figure, panels = two_panels("average forgetting (percentage points)", "parameters")
-    for axes, metric in zip(panels.values(), METRICS, strict=True):
+    figure, panels = panels_of(kinds, f"average forgetting ({unit})", "parameters")
+    for axes, metric in zip(panels.values(), metrics, strict=True):
         for label, group, style in groups(table.sort_values("size"), series):
             group = group.dropna(subset=f"{metric}_mean")
-            mean, std = 100 * group[f"{metric}_mean"], 100 * group[f"{metric}_std"].fillna(0)
+            mean, std = scale * group[f"{metric}_mean"], scale * group[f"{metric}_std"].fillna(0)
             if len(mean):
                 axes.errorbar(group["size"], mean, std, label=label, **style)
         axes.set(xscale="log", xlim=(table["size"].min() / 2, table["size"].max() * 2))
@@ -119,12 +121,16 @@ def write(runs: pd.DataFrame, by: Sequence[str], out: Path) -> list[Path]:
     """Draw everything; a group whose runs have no common matrix gets no heat map, and a note says so."""
     written = []
     with matplotlib.rc_context(STYLE):
-        figures = {draw.__name__: draw(runs, by) for draw in (accuracy_over_tasks, forgetting_vs_parameters)}
-        for label, group, _ in groups(runs, by):
-            if figure := accuracy_matrix(label, group):
-                figures[f"accuracy_matrix_{re.sub('[^A-Za-z0-9.=_-]+', '_', label)}"] = figure
-            else:
-                print(f"note: no heat map for {label}: its runs have different tasks, or lack accuracy files.")
+        figures = {}
+        for kinds in kinds_of(runs):
+            what, prefix = ("loss", "loss_") if LOSS in kinds else ("accuracy", "")
+            figures[f"{what}_over_tasks"] = over_tasks(runs, by, kinds)
+            figures[f"{prefix}forgetting_vs_parameters"] = forgetting_vs_parameters(runs, by, kinds)
+            for label, group, _ in groups(runs, by):
+                if figure := matrices(label, group, kinds):
+                    figures[f"{what}_matrix_{re.sub('[^A-Za-z0-9.=_-]+', '_', label)}"] = figure
+                else:
+                    print(f"note: no heat map for {label}: its runs have different tasks, or lack {what} files.")
         for name, figure in figures.items():
             for suffix in ("png", "svg"):
                 written.append(out / f"{name}.{suffix}")
