@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from cl_bench.core.errors import ConfigError
 from cl_bench.mistakes import nearest
 
-SHARED = ("tokens", "vocabulary", "tokenizer", "length")  # what data= says of these holds for every set of a row
+SHARED = ("tokens", "vocabulary", "tokenizer", "length", "test_blocks")  # what data= says of these holds for every set of a row
 
 OmegaConf.register_new_resolver("cl_join", lambda names: "+".join(map(str, names)), replace=True)
 OmegaConf.register_new_resolver("cl_when", lambda test, yes, no: yes if test else no, replace=True)

@@ -31,6 +31,7 @@ from cl_bench.reports.__main__ import main as report
 from cl_bench.resolve import resolve
 from cl_bench.strategies.fisher import fisher
 from cl_bench.strategies.lwf import distil
+from cl_bench.strategies.memory import Reservoir
 from cl_bench.strategies.weights import flatten
 
 V, L = 7, 5
@@ -131,6 +132,15 @@ def test_the_probe_needs_one_batch_at_a_time(learner: Learner) -> None:
     assert max(largest[:4]) == 3 and learner.network.training
     assert looks[0][0]["value"] == pytest.approx(float(learner.teach(batch(raw)).loss), abs=1e-12)
     assert looks[0][0] == {**looks[1][0], "value": pytest.approx(looks[1][0]["value"])}
+
+
+def test_a_memory_keeps_tokens_above_a_byte() -> None:
+    raw = blocks(6).int() + 1000
+    data = Examples(raw, torch.zeros(6, dtype=torch.int64))
+    stream = Stream((Experience(0, "a", data, tuple(range(1007))),), {}, 1007)
+    memory = Reservoir(6, stream, torch.device("cpu"), torch.zeros(stream.output_shape))
+    memory.add(raw, data.y, 0, torch.Generator().manual_seed(0), torch.ones(6, L, 1007))
+    assert torch.equal(memory.raw, raw) and memory.columns["outputs"].shape == (6, L, 1007)
 
 
 # whole runs
