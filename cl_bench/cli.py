@@ -39,10 +39,19 @@ def choices(group: str, folders: Sequence[Path] = ()) -> list[str]:
     return sorted(names)
 
 
+def _listed(names: Sequence[str]) -> str:
+    """a, b, folder/{c, d}"""
+    within: dict[str, list[str]] = {}
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        within.setdefault(folder, []).append(last)
+    return ", ".join([*within.pop("", []), *(f"{folder}/{{{', '.join(rest)}}}" for folder, rest in within.items())])
+
+
 def help_text(folders: Sequence[Path]) -> str:
     """Groups, choices, five commands."""
     lines = ["usage: python -m cl_bench [group=choice ...] [key.subkey=value ...] [-m a sweep]", "", "groups and choices:"]
-    lines += [f"  {group:<11}{', '.join(choices(group, folders))}" for group in GROUPS]
+    lines += [f"  {group:<11}{_listed(choices(group, folders))}" for group in GROUPS]
     lines += ["", "examples:", *(f"  {line}" for line in EXAMPLES.splitlines()), ""]
     lines += [
         "`--cfg job` prints the composed configuration; `--config-dir DIR` adds your own groups;",

@@ -132,6 +132,7 @@ class RunFolder:
             risen = metrics.forgetting(-matrix, learned)[[looks.index(a) for a in measured]]
             write(self.path / "loss_forgetting.csv", _table_text(measured, tasks, risen))
             figures += [(f"{LOSS}_{name}", value) for name, value in metrics.loss_summary(matrix, before, learned).items()]
+        figures += [(r["metric"], r["value"]) for r in rows if r["on"] == "all" and r["after"] == looks[-1]]
         write(self.path / "provenance.json", json.dumps(provenance, indent=2) + "\n")
         write(self.path / "summary.csv", _csv([("metric", "value"), *((name, _cell(value)) for name, value in figures)]))
         self.checkpoint.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from cl_bench.core.seeds import generator
 from cl_bench.core.stop import Stop
 from cl_bench.core.types import Examples, Experience, Stream
 from cl_bench.folder import RunFolder
+from cl_bench.probes.moment import MomentProbe
 from cl_bench.probes.readout import Probe, observe
 from cl_bench.progress import Progress
 from cl_bench.strategies.base import Strategy
@@ -52,7 +53,7 @@ class Looks:
     """Which held-out examples are looked at, when and by whom."""
 
     held_out: Mapping[str, Examples]
-    probes: Mapping[str, Probe]
+    probes: Mapping[str, Probe | MomentProbe]
     future: bool
     before: bool
     batch_size: int
@@ -97,8 +98,8 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
 
     def look(after: int) -> None:
         with progress.phase("evaluate"):
-            found = observe(learner, stream, looks.held_out, after, looks.probes, future=looks.future, batch_size=looks.batch_size)
-            saver.folder.append(found)
+            how: dict[str, Any] = {"future": looks.future, "batch_size": looks.batch_size, "folder": saver.folder.path}
+            saver.folder.append(observe(learner, stream, looks.held_out, after, looks.probes, **how))
 
     done, step = saver.restore(learner, strategy, progress)
     if (done, step) == (0, 0) and looks.before:

@@ -30,6 +30,7 @@ from cl_bench.data.views import Resized
 from cl_bench.folder import RunFolder
 from cl_bench.loop import Looks, Plan, Saver, run
 from cl_bench.models.weights_file import load_weights
+from cl_bench.probes.moment import MomentProbe
 from cl_bench.progress import Progress
 
 Config = Mapping[str, Any]
@@ -61,6 +62,9 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
         look["before"],
         look["batch_size"],
     )
+    for probe in looks.probes.values():
+        if isinstance(probe, MomentProbe):
+            probe.prepare(learner, original.tests, looks.held_out)
     folder.claim(config)
     try:
         progress.say(f"{folder.path}: {'resuming' if folder.checkpoint.exists() else 'starting'}")

@@ -44,7 +44,7 @@ def test_composes_and_binds(group: str, name: str) -> None:
         ("data", "toy"): ["scenario=toy"],
         ("data", "folder"): ["data.root=."],  # has no default: it is the user's
         ("data", "text"): ["data.root=.", "scenario=text"],
-        ("probe", "loss"): ["probe=[accuracy,loss]"],
+        **{("probe", p): [f"probe=[accuracy,{p}]"] for p in choices("probe") if p not in ("accuracy", "tokens")},
     }.get((group, name), ["scenario=text"] if (group, name) in TEXT else [])
     if group == "tuned":  # offline/<stream>_<strategy>
         scenario = next(f"offline/{c}" for c in sorted(choices("scenario/offline"), key=len) if name.startswith(f"offline/{c}_"))

@@ -11,7 +11,7 @@ from cl_bench.probes.accuracy import Accuracy
 from cl_bench.probes.readout import Readout, observe
 
 
-def test_tasks_ahead_are_scored_alike_before_training_and_one_step_before(make_learner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_ahead_are_scored_alike_before_training_and_one_step_before(make_learner, tmp_path: Path) -> None:
     import torch
 
     from cl_bench.core.learner import Network
@@ -29,7 +29,18 @@ def test_tasks_ahead_are_scored_alike_before_training_and_one_step_before(make_l
 
     learner = make_learner(Network(torch.nn.Flatten(), torch.nn.Linear(4, 6)))
     for after in (-1, 1):
-        list(observe(learner, stream, {n: t.data for n, t in stream.tests.items()}, after, {"a": Note()}, future=True, batch_size=8))
+        list(
+            observe(
+                learner,
+                stream,
+                {n: t.data for n, t in stream.tests.items()},
+                after,
+                {"a": Note()},
+                future=True,
+                batch_size=8,
+                folder=tmp_path,
+            )
+        )
     seen = {(r.after, r.on): r.seen for r in looked}
     assert seen[-1, "task0"] == (0, 1) and seen[-1, "task1"] == (0, 1, 2, 3)
     assert seen[-1, "task2"] == seen[1, "task2"] == (0, 1, 2, 3, 4, 5)

@@ -128,9 +128,11 @@ def test_the_probe_needs_one_batch_at_a_time(learner: Learner) -> None:
     learner.network.head.register_forward_hook(lambda module, given, output: largest.append(len(output)))
     data = Examples(raw, torch.zeros(10, dtype=torch.int64))
     stream = Stream((Experience(0, "a", data, tuple(range(V))),), {"a": Test(data, tuple(range(V)), 0)}, V)
-    looks = [list(observe(learner, stream, {"a": data}, 0, {"loss": TokenLoss()}, future=False, batch_size=n)) for n in (3, 10)]
+    looks = [
+        list(observe(learner, stream, {"a": data}, 0, {"loss": TokenLoss()}, future=False, batch_size=n, folder=Path())) for n in (3, 10)
+    ]
     assert max(largest[:4]) == 3 and learner.network.training
-    assert looks[0][0]["value"] == pytest.approx(float(learner.teach(batch(raw)).loss), abs=1e-12)
+    assert looks[0][0]["value"] == pytest.approx(float(learner.teach(batch(raw)).loss.detach()), abs=1e-12)
     assert looks[0][0] == {**looks[1][0], "value": pytest.approx(looks[1][0]["value"])}
 
 

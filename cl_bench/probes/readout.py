@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from cl_bench.core.errors import DivergenceError
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Examples, Stream
 from cl_bench.objectives.causal_lm import token_losses
+from cl_bench.probes.moment import PENULTIMATE, Held, Moment, MomentProbe, tap
 
 
 @dataclass(frozen=True)
@@ -80,30 +82,41 @@ def observe(
     stream: Stream,
     held_out: Mapping[str, Examples],
     after: int,
-    probes: Mapping[str, Probe],
+    probes: Mapping[str, Probe | MomentProbe],
     *,
     future: bool,
     batch_size: int,
+    folder: Path,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of every probe on every task learned so far (future: on all)."""
+    """Rows of every probe on every task learned so far (future: on all); folder: where a probe may keep files."""
     learner.reseed("probes", after)
+    of_moment = [probe for probe in probes.values() if isinstance(probe, MomentProbe)]
+    layers = [name for probe in of_moment for name in probe.layers]
+    held: list[Held] = []
     learned = {e.index for e in stream.experiences if e.index <= after}
     everything = any(e.name == "joint" for e in stream.experiences)
     for on, test in stream.tests.items():
         if not (future or everything or test.task in learned):
             continue
         features = logits = losses = torch.empty(0)
-        if stream.is_text:
-            losses = read_losses(learner, held_out[on], batch_size)
-        else:
-            features, logits = read(learner, held_out[on], batch_size)
+        with tap(learner.network, layers) as tapped:
+            if stream.is_text:
+                losses = read_losses(learner, held_out[on], batch_size)
+            else:
+                features, logits = read(learner, held_out[on], batch_size)
         y = held_out[on].y.to(learner.device)
         seen = stream.seen(max(after, test.task))  # a task ahead: as when it comes, so that transfer compares like with like
         readout = Readout(after, on, test.task, test.classes, seen, features, logits, y, losses)
-        yield from rows(readout, probes)
+        yield from rows(readout, [probe for probe in probes.values() if not isinstance(probe, MomentProbe)])
+        if of_moment:
+            first = min(e.index for e in stream.experiences if e.looked and e.index >= test.task)
+            found = {PENULTIMATE: features, **{name: torch.cat(batches) for name, batches in tapped.items()}}
+            held.append(Held(on, test.classes, first, y, found))
+    for probe in of_moment if held else ():
+        yield from probe(Moment(after, learner.seed, folder, held))
 
 
-def rows(readout: Readout, probes: Mapping[str, Probe]) -> Iterable[dict[str, Any]]:
-    for probe in probes.values():
+def rows(readout: Readout, probes: Iterable[Probe]) -> Iterable[dict[str, Any]]:
+    for probe in probes:
         for metric, value in probe(readout).items():
             yield {"after": readout.after, "on": readout.on, "metric": metric, "value": float(value)}

@@ -21,12 +21,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--by", nargs="+", metavar="COLUMN", help=f"columns to group by: {', '.join(collect.AXES)}")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: report/ in the first folder)")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="metrics of summary.csv to put in the table")
+    parser.add_argument("--analyses", action="store_true", help="frontier, forgetting at matched accuracy, trend over model sizes")
+    parser.add_argument("--match", type=float, metavar="B", help="accuracy on the last task, 0 to 1, to match at (with --analyses)")
     parser.error = _refuse  # type: ignore[method-assign]
     options = parser.parse_args(arguments)
     for names in (options.by or [], options.metrics or []):  # `--metrics x outputs`: the option takes the folders after it
         taken = [name for name in names if name not in collect.AXES and Path(name).is_dir()]
         options.folders += map(Path, taken)
         names[:] = [name for name in names if name not in taken]
+    if options.match is not None and not (options.analyses and 0 <= options.match <= 1):
+        _refuse(f"--match {options.match:g} is not allowed; give an accuracy from 0 to 1, beside --analyses")
     if not options.folders:
         _refuse("no folder is given; name one that holds runs, such as outputs")
     return options
@@ -36,10 +40,12 @@ def _refuse(message: str) -> NoReturn:
     raise ConfigError(f"{message}; --help lists the options")
 
 
-def report(folders: Sequence[Path], by: Sequence[str] | None, out: Path, metrics: Sequence[str] | None) -> None:
+def report(options: argparse.Namespace) -> None:
     """Read, write, print."""
+    folders, given, metrics = options.folders, options.by, options.metrics
+    out = options.out or folders[0] / "report"
     runs = collect.read_runs(folders)
-    by = list(dict.fromkeys(by or tables.differing(runs)))
+    by = list(dict.fromkeys(given or tables.differing(runs)))
     table = tables.comparison(runs, by, metrics)  # a misspelt column stops here, before a file is written
     from cl_bench.reports import plots
 
@@ -48,6 +54,10 @@ def report(folders: Sequence[Path], by: Sequence[str] | None, out: Path, metrics
     tables.show(table)
     if references(runs):
         tables.show(final_accuracy(runs, by))
+    if options.analyses:
+        from cl_bench.reports import analyses
+
+        written += analyses.write(runs, given, out, metrics, options.match)
     merged = [axis for axis in tables.differing(runs) if axis not in by and runs[axis].nunique() > 1]
     mixed = [axis for axis in merged if (runs.groupby(by)[axis].nunique() > 1).any()]
     if mixed:
@@ -64,8 +74,7 @@ def report(folders: Sequence[Path], by: Sequence[str] | None, out: Path, metrics
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 2 with one line that says what to change."""
     try:
-        options = parse(arguments)
-        report(options.folders, options.by, options.out or options.folders[0] / "report", options.metrics)
+        report(parse(arguments))
     except ConfigError as error:
         return fail(str(error))
     except OSError as error:

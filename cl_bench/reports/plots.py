@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ LINES = ("-", "--", ":", "-.")
 STYLE: Any = {"font.size": 12, "axes.titlesize": 13, "axes.spines.top": False, "axes.spines.right": False,
          "axes.grid": True, "grid.alpha": 0.3, "lines.linewidth": 2, "lines.markersize": 7,
          "errorbar.capsize": 3, "svg.hashsalt": "cl_bench"}  # fmt: skip
+OVERLAPS = ("overlap_within", "overlap_across")
+NULLS = {"_null": ("--", "x"), "_shuffled": (":", "+")}
 
 
 def groups(runs: pd.DataFrame, by: Sequence[str]) -> list[tuple[str, pd.DataFrame, dict[str, Any]]]:
@@ -93,33 +95,68 @@ def over_tasks(runs: pd.DataFrame, by: Sequence[str], kinds: Sequence[str] = KIN
     return finish(figure, panels)
 
 
+def over_sizes(runs: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """(table with the parameters as size, columns of a series): models of one method make one series."""
+    runs = runs.assign(**{name: np.nan for name in metrics if name not in runs.columns})
+    sizes = runs.groupby(list(by), as_index=False)["parameters"].mean()
+    table = aggregate(runs, by, metrics).merge(sizes, on=list(by)).rename(columns={"parameters": "size"})
+    for dropped in (("model", "tag"), ("model",), ("tag",), ()):  # what may differ along a series
+        series = [column for column in by if column not in dropped]
+        if series and not table.duplicated([*series, "size"]).any():
+            break
+    return table.sort_values("size"), series
+
+
+def size_axis(axes: Axes, sizes: pd.Series) -> None:
+    """Logarithmic, 1k, 2k, 5k, ..."""
+    axes.set(xscale="log", xlim=(sizes.min() / 2, sizes.max() * 2))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if np.ptp(np.log10(sizes)) < 1.5 else (1,)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
 def forgetting_vs_parameters(runs: pd.DataFrame, by: Sequence[str], kinds: Sequence[str] = KINDS) -> Figure:
     """Average forgetting against the number of parameters; models of one method are joined by a line."""
     metrics = [f"{kind}_average_forgetting" for kind in kinds]
     unit, scale = ("nats", 1) if LOSS in kinds else ("percentage points", 100)
-    runs = runs.assign(**{name: np.nan for name in metrics if name not in runs.columns})
-    sizes = runs.groupby(list(by), as_index=False)["parameters"].mean()
-    table = aggregate(runs, by, metrics).merge(sizes, on=list(by)).rename(columns={"parameters": "size"})
-    series = [column for column in by if column not in ("model", "tag")]
-    if not series or table.duplicated([*series, "size"]).any():
-        series = list(by)
+    table, series = over_sizes(runs, by, metrics)
     figure, panels = panels_of(kinds, f"average forgetting ({unit})", "parameters")
     for axes, metric in zip(panels.values(), metrics, strict=True):
-        for label, group, style in groups(table.sort_values("size"), series):
+        for label, group, style in groups(table, series):
             group = group.dropna(subset=f"{metric}_mean")
             mean, std = scale * group[f"{metric}_mean"], scale * group[f"{metric}_std"].fillna(0)
             if len(mean):
                 axes.errorbar(group["size"], mean, std, label=label, **style)
-        axes.set(xscale="log", xlim=(table["size"].min() / 2, table["size"].max() * 2))
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if np.ptp(np.log10(table["size"])) < 1.5 else (1,)))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.xaxis.set_minor_locator(NullLocator())
+        size_axis(axes, table["size"])
+    return finish(figure, panels)
+
+
+def overlap_vs_parameters(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
+    """Class overlap against the number of parameters, and beside it what random features and shuffled labels give."""
+    metrics = [f"{name}{end}" for name in OVERLAPS for end in ("", *NULLS)]
+    table, series = over_sizes(runs, by, metrics)
+    figure, panels = panels_of(KINDS, "overlap of class representations", "parameters")
+    for axes, metric in zip(panels.values(), OVERLAPS, strict=True):
+        axes.set_title(f"{metric.removeprefix('overlap_')} tasks")
+        for label, group, style in groups(table, series):
+            group = group.dropna(subset=f"{metric}_mean")
+            if group.empty:
+                continue
+            look: dict[str, Any] = style | {"linestyle": "-"}
+            axes.errorbar(group["size"], group[f"{metric}_mean"], group[f"{metric}_std"].fillna(0), label=label, **look)
+            for end, (line, marker) in NULLS.items():
+                look = {"linestyle": line, "marker": marker, "markersize": 5, "lw": 1.2, "alpha": 0.7, "color": style["color"]}
+                axes.plot(group["size"], group[f"{metric}{end}_mean"], **look)
+        size_axis(axes, table["size"])
+    axes.set_ylim(bottom=0)
+    for end, (line, marker) in NULLS.items():
+        words = {"_null": "null: random features", "_shuffled": "null: shuffled labels"}[end]
+        axes.plot([], [], linestyle=line, marker=marker, markersize=5, lw=1.2, color="0.4", label=words)
     return finish(figure, panels)
 
 
 def write(runs: pd.DataFrame, by: Sequence[str], out: Path) -> list[Path]:
     """Draw everything; a group whose runs have no common matrix gets no heat map, and a note says so."""
-    written = []
     with matplotlib.rc_context(STYLE):
         figures = {}
         for kinds in kinds_of(runs):
@@ -131,6 +168,15 @@ def write(runs: pd.DataFrame, by: Sequence[str], out: Path) -> list[Path]:
                     figures[f"{what}_matrix_{re.sub('[^A-Za-z0-9.=_-]+', '_', label)}"] = figure
                 else:
                     print(f"note: no heat map for {label}: its runs have different tasks, or lack {what} files.")
+        if {*OVERLAPS} & {*runs.columns}:
+            figures["overlap_vs_parameters"] = overlap_vs_parameters(runs, by)
+    return save(figures, out)
+
+
+def save(figures: Mapping[str, Figure], out: Path) -> list[Path]:
+    """Each as PNG and SVG."""
+    written = []
+    with matplotlib.rc_context(STYLE):
         for name, figure in figures.items():
             for suffix in ("png", "svg"):
                 written.append(out / f"{name}.{suffix}")

@@ -25,8 +25,12 @@ def differing(runs: pd.DataFrame) -> list[str]:
 
 
 def ordered(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Sorted by the columns of by, with numbers inside of names by value: w32 comes before w128."""
-    return runs.sort_values(list(by), key=lambda column: column.map(lambda name: re.sub(r"\d+", lambda m: m[0].zfill(12), str(name))))
+    """Sorted by the columns of by, with numbers inside of names by value: w32 before w128, lr0.003 before lr0.01."""
+
+    def padded(name: object) -> str:
+        return re.sub(r"(?<![\d.])\d+", lambda number: number[0].zfill(12), str(name))
+
+    return runs.sort_values(list(by), key=lambda column: column.map(padded), kind="stable")
 
 
 def aggregate(runs: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] | None = None) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -12,7 +12,6 @@ from cl_bench.core.kinds import Count
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Batch, Experience, Output
 from cl_bench.strategies.rehearsal import Rehearsal
-from cl_bench.strategies.weights import flatten, split
 
 
 class AGEM(Rehearsal):
@@ -33,10 +32,11 @@ class AGEM(Rehearsal):
         learned = [p for p in learner.parameters if p.grad is not None]
         gradients = [p.grad for p in learned if p.grad is not None]
         old, _ = self.recall(learner, self.now)
-        reference = flatten(torch.autograd.grad(learner.teach(old).loss, learned, materialize_grads=True))
-        product = torch.dot(flatten(gradients), reference)
-        share = torch.where(product < 0, product / reference.square().sum(), 0.0)
-        torch._foreach_sub_(gradients, split(share * reference, gradients))
+        reference = torch.autograd.grad(learner.teach(old).loss, learned, materialize_grads=True)
+        product = dot(gradients, reference)
+        share = torch.where(product < 0, product / dot(reference, reference), 0.0)
+        torch._foreach_mul_(reference, share)
+        torch._foreach_sub_(gradients, reference)
 
     def after_step(self, learner: Learner, batch: Batch, output: Output) -> None:
         """Nothing: the memory holds tasks that are over."""
@@ -44,3 +44,8 @@ class AGEM(Rehearsal):
     def after_task(self, learner: Learner, task: Experience) -> None:
         data = task.train.to(learner.device)
         self.memory.add(data.raw, data.y, task.index, learner.rng)
+
+
+def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Of two lists as if each were one vector."""
+    return torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)]).sum()

@@ -1,4 +1,4 @@
-"""Strategies that add terms, added up: neither sees or spoils the other."""
+"""Strategies that add terms, added up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from cl_bench.strategies.base import Strategy
 
 
 class Compose(Strategy):
-    """parts: name -> strategy; each must leave `loss`, `arrange` and `learns` alone, for two of those cannot both be right."""
+    """parts: name -> strategy; each must leave `loss`, `arrange` and `learns` alone, for two of those cannot both be right.
+
+    After the backward pass they act in the order given: A-GEM projects, and SI's path counts, the gradient that the
+    parts before it left.
+    """
 
     def __init__(self, *, parts: Mapping[str, Strategy]):
         self.parts = dict(parts)

@@ -50,7 +50,11 @@ class EWC(Strategy):
     def terms(self, learner: Learner, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         if not self.num_tasks:
             return {}
-        return {"ewc": self.penalty()}
+        return {"ewc": self.penalty.value()}
+
+    def after_backward(self, learner: Learner) -> None:
+        if self.num_tasks:
+            self.penalty.pull()
 
     def after_task(self, learner: Learner, task: Experience) -> None:
         if not self.strength:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cl_bench.core.kinds import NonNegative, Positive
@@ -58,9 +59,8 @@ class LwF(Strategy):
 def distil(new: Tensor, old: Tensor, heads: Tensor, temperature: float) -> Tensor:
     """Sum over heads bool [H, C] of KL(old || new), each softmax among the head's logits; mean over new, old [..., C]."""
 
-    def log_p(logits: Tensor) -> Tensor:  # [..., H, C]; 0 outside the head, where -inf would make 0 * inf
+    def log_p(logits: Tensor) -> Tensor:  # [..., H, C]; huge but finite outside the head, where -inf would make 0 * inf
         exact = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision loses small differences
-        return (exact.unsqueeze(-2) / temperature).masked_fill(~heads, -torch.inf).log_softmax(-1).masked_fill(~heads, 0.0)
+        return (exact.unsqueeze(-2) / temperature).masked_fill(~heads, torch.finfo(exact.dtype).min).log_softmax(-1)
 
-    target = log_p(old)
-    return (target.exp() * (target - log_p(new))).sum() / new[..., 0].numel()
+    return F.kl_div(log_p(new), log_p(old), log_target=True, reduction="sum") / new[..., 0].numel()

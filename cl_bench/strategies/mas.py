@@ -44,7 +44,11 @@ class MAS(Strategy):
         self.importance = torch.zeros_like(self.penalty.weight)
 
     def terms(self, learner: Learner, batch: Batch, output: Output) -> Mapping[str, Tensor]:
-        return {"mas": self.penalty()} if self.seen else {}
+        return {"mas": self.penalty.value()} if self.seen else {}
+
+    def after_backward(self, learner: Learner) -> None:
+        if self.seen:
+            self.penalty.pull()
 
     def after_task(self, learner: Learner, task: Experience) -> None:
         if not self.strength:

@@ -46,13 +46,16 @@ class Reservoir:
     def write(self, to: Tensor, source: Tensor, new: dict[str, Any]) -> None:
         """Slots `to` take the new examples at `source`."""
         for name, column in self.columns.items():
-            value = new[name]
-            column[to] = value[source].to(column.dtype) if isinstance(value, Tensor) else value
+            value = new[name]  # the index_ functions are the same as [], in half the time
+            if isinstance(value, Tensor):
+                column.index_copy_(0, to, value.index_select(0, source).to(column.dtype))
+            else:
+                column.index_fill_(0, to, value)
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
         """count examples with replacement: raw, y, task and, where kept, outputs."""
         index = torch.randint(0, len(self), (count,), generator=rng).to(self.device)
-        return tuple(column[index] for column in self.columns.values())
+        return tuple(column.index_select(0, index) for column in self.columns.values())
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.columns, "num_seen": self.num_seen}
@@ -80,18 +83,16 @@ class Balanced(Reservoir):
         held, fresh = len(self), torch.rand(len(y), generator=rng, dtype=torch.float64).to(self.device)
         self.num_seen += len(y)
         key, label = torch.cat([self.columns["key"][:held], fresh]), torch.cat([self.y[:held], y])
-        order = key.argsort()
-        order = order[label[order].argsort(stable=True)]  # class by class, each by its keys
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(len(order), device=self.device) - torch.searchsorted(label[order], label[order])
-        stays = torch.zeros(len(order), dtype=torch.bool, device=self.device)
-        stays[(rank + key).argsort()[: self.size]] = True
-        taken = torch.zeros(self.size, dtype=torch.int64, device=self.device)
-        taken[:held] = stays[:held]
-        count = min(len(y), self.size)
-        to = taken.argsort(stable=True)[:count]  # free slots, the lowest first
-        source = (~stays[held:]).long().argsort(stable=True)[:count]  # those that enter come first, as many as slots are free
-        to = torch.where(stays[held:][source], to, self.size)
+        order = (label + key).argsort()  # class by class, each by its keys
+        label = label.index_select(0, order)
+        rank = torch.arange(len(order), device=self.device) - torch.searchsorted(label, label)
+        last = (rank + key.index_select(0, order)).topk(max(0, len(order) - self.size), sorted=False).indices
+        leaves = order.index_select(0, last)
+        # Slots that are free, the lowest first; then the spare one, as often as a new example does not stay.
+        free = torch.arange(held, min(held + len(y), self.size), device=self.device)
+        to = torch.cat([free, leaves.where(leaves < held, self.size)]).sort().values
+        gone = torch.zeros(len(order), dtype=torch.uint8, device=self.device).index_fill_(0, leaves, 1)
+        source = gone[held:].argsort(stable=True)  # those that stay come first
         self.write(to, source, {"raw": raw, "y": y, "task": task, "outputs": outputs, "key": fresh})
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:

@@ -87,8 +87,8 @@ class PackNet(Strategy):
 
     @torch.no_grad()
     def after_step(self, learner: Learner, batch: Batch, output: Output) -> None:
-        torch._foreach_mul_(self.parameters, self.opens)  # to the bit, whatever weight decay and momentum did
-        torch._foreach_add_(self.parameters, self.kepts)
+        for p, is_open, kept in zip(self.parameters, self.opens, self.kepts, strict=True):
+            torch.addcmul(kept, p, is_open, out=p)  # to the bit, whatever weight decay and momentum did
         if learner.step + 1 == max(1, round(self.train_share * learner.steps)):
             self.packed.prune(self.prune, self.current)
             self.pruned = True

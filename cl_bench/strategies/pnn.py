@@ -156,7 +156,7 @@ class Heads(nn.Module):
 
         def column(n: int) -> Tensor:
             own = self.heads[n](parts[n])
-            return own + self.adapters[n - 1](parts[:n]) if n else own
+            return own + self.adapters[n - 1]([part.detach() for part in parts[:n]]) if n else own
 
         if self.training:
             return column(self.current)

@@ -38,11 +38,11 @@ class SI(Strategy):
     def prepare(self, learner: Learner, stream: Stream) -> None:
         self.theta: list[Tensor] = [*learner.parameters]
         self.penalty = Quadratic(self.theta)
-        self.path, self.importance, self.grads, self.before, self.room = (torch.zeros_like(self.penalty.weight) for _ in range(5))
+        self.path, self.importance, self.grads, self.before = (torch.zeros_like(self.penalty.weight) for _ in range(4))
         self.views = [split(vector, self.theta) for vector in (self.path, self.grads, self.before)]
 
     def terms(self, learner: Learner, batch: Batch, output: Output) -> Mapping[str, Tensor]:
-        return {"si": self.penalty()} if self.num_tasks else {}
+        return {"si": self.penalty.value()} if self.num_tasks else {}
 
     @torch.no_grad()
     def after_backward(self, learner: Learner) -> None:
@@ -50,12 +50,13 @@ class SI(Strategy):
         if not self.strength:
             return
         _, grads, before = self.views
+        torch._foreach_copy_(before, self.theta)
+        if self.num_tasks and self.gradient != "task":
+            self.penalty.pull()
         found = [(g, p.grad) for g, p in zip(grads, self.theta, strict=True) if p.grad is not None]
         torch._foreach_copy_([g for g, _ in found], [grad for _, grad in found])
-        torch._foreach_copy_(before, self.theta)
-        if self.gradient == "task" and self.num_tasks:  # less the penalty's share, known in closed form
-            torch.sub(self.before, self.penalty.centre, out=self.room)
-            self.grads.addcmul_(self.penalty.weight, self.room, value=-1)
+        if self.num_tasks and self.gradient == "task":
+            self.penalty.pull()
 
     @torch.no_grad()
     def after_step(self, learner: Learner, batch: Batch, output: Output) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,31 +19,6 @@ def split(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [part.view_as(t) for part, t in zip(parts, like, strict=True)]
 
 
-class _Pull(torch.autograd.Function):
-    """offset + 1/2 sum weight * (theta - centre)^2 with its gradient in closed form, a few fused operations.
-
-    Memory traffic is its whole cost: distances share a kept scratch, and backward hands its only gradient
-    over, so that autograd adds the loss's own in place. It can be differentiated once.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, weight: list[Tensor], centre: list[Tensor], scratch: list[Tensor], offset: Tensor, *theta: Tensor) -> Tensor:
-        ctx.gradient, value = [], offset * 2
-        for w, c, distance, t in zip(weight, centre, scratch, theta, strict=True):
-            torch.sub(t, c, out=distance)
-            gradient = w * distance
-            value += torch.dot(gradient.view(-1), distance.view(-1))
-            ctx.gradient.append(gradient)
-        return value * 0.5
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, ctx.gradient = ctx.gradient, None
-        if grads[0].device.type != "cpu" or grads[0] != 1:  # on the CPU looking is free and saves a pass
-            torch._foreach_mul_(gradient, grads[0])
-        return None, None, None, None, *gradient
-
-
 class Quadratic:
     """Sum of 1/2 F_t (theta - theta_t)^2 over tasks t, kept as ONE weighted square and a constant.
 
@@ -53,13 +27,13 @@ class Quadratic:
     """
 
     def __init__(self, parameters: Sequence[Tensor]):
-        self.parameters = parameters
+        self.parameters = list(parameters)
         start = flatten(parameters)
         self.weight, self.centre = torch.zeros_like(start), start
         self.offset = torch.zeros((), device=start.device, dtype=start.dtype)
         self.weights, self.centres = split(self.weight, parameters), split(self.centre, parameters)
-        room = start.new_empty(max(p.numel() for p in parameters))  # one for all: it stays in the cache
-        self.scratch = [room[: p.numel()].view_as(p) for p in parameters]
+        self.distance, self.gradient = torch.empty_like(start), torch.empty_like(start)  # as of the last value()
+        self.distances, self.gradients = split(self.distance, parameters), split(self.gradient, parameters)
 
     def add(self, weight: Tensor, centre: Tensor) -> None:
         """One more task: weight [P] >= 0, centre [P]."""
@@ -74,8 +48,22 @@ class Quadratic:
         self.weight.copy_(weight)
         self.centre.copy_(centre)
 
-    def __call__(self) -> Tensor:
-        return _Pull.apply(self.weights, self.centres, self.scratch, self.offset, *self.parameters)
+    @torch.no_grad()
+    def value(self) -> Tensor:
+        """For a loss to report; autograd does not see it, for its accumulation costs more than all of this."""
+        torch._foreach_copy_(self.distances, self.parameters)
+        self.distance.sub_(self.centre)
+        torch.mul(self.weight, self.distance, out=self.gradient)
+        return torch.dot(self.gradient, self.distance).mul_(0.5).add_(self.offset)
+
+    def pull(self) -> None:
+        """Add the gradient that the last value() found to the parameters' own; belongs into after_backward."""
+        gradients = []
+        for p in self.parameters:
+            if p.grad is None:  # the batch's loss does not reach it
+                p.grad = torch.zeros_like(p)
+            gradients.append(p.grad)
+        torch._foreach_add_(gradients, self.gradients)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"weight": self.weight, "centre": self.centre, "offset": self.offset}

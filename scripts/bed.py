@@ -1,0 +1,191 @@
+"""A backbone on two tasks of synthetic bytes: our loop under a strategy on the second, and its bare twin."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import bare
+import bare_methods
+import torch
+from bare import Case, Plain
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cl_bench.core.learner import Learner, Network
+from cl_bench.core.schedule import Constant
+from cl_bench.core.seeds import generator, reseed_global
+from cl_bench.core.stop import Stop
+from cl_bench.core.types import Examples, Experience, Stream
+from cl_bench.data.views import Plain as PlainView
+from cl_bench.folder import RunFolder
+from cl_bench.loop import Plan, Saver, learn
+from cl_bench.objectives.supervised import Supervised
+from cl_bench.progress import Progress
+from cl_bench.strategies.agem import AGEM
+from cl_bench.strategies.base import Strategy
+from cl_bench.strategies.der import DER
+from cl_bench.strategies.derpp import DERpp
+from cl_bench.strategies.er_ace import ERACE
+from cl_bench.strategies.ewc import EWC
+from cl_bench.strategies.icarl import ICaRL
+from cl_bench.strategies.lwf import LwF
+from cl_bench.strategies.mas import MAS
+from cl_bench.strategies.packnet import PackNet
+from cl_bench.strategies.pnn import PNN, Tap
+from cl_bench.strategies.rehearsal import Rehearsal
+from cl_bench.strategies.si import SI
+
+OUT = Path("outputs/bench")
+BATCH, CLASSES = bare_methods.BATCH, 10
+OLD = CLASSES // 2  # classes of the first task
+SGD = functools.partial(torch.optim.SGD, lr=1e-3, momentum=0.9)
+
+
+class Silent(Progress):
+    def say(self, line: str) -> None:
+        self.note(line)
+
+
+class Bed:
+    def __init__(self, backbone: Callable[[], tuple[nn.Module, int]], shape: tuple[int, int, int], count: int):
+        self.backbone, self.view = backbone, PlainView(mean=0.0, std=1.0)
+        reseed_global(0)
+        raw, y = torch.randint(0, 256, (count, *shape), dtype=torch.uint8), torch.randint(0, OLD, (count,))
+        own = (tuple(range(OLD)), tuple(range(OLD, CLASSES)))
+        self.tasks = [Experience(t, f"task{t}", Examples(raw, y + t * OLD), own[t]) for t in range(2)]
+        self.stream = Stream(self.tasks, {}, CLASSES)
+        self.x, self.y = self.view(raw, None), self.tasks[1].train.y
+        self.saver = Saver(RunFolder(OUT / "never-written"), "", math.inf, Stop())
+
+    def learner(self) -> Learner:
+        reseed_global(0)
+        body, dim = self.backbone()
+        objective = Supervised(loss_over="all")
+        return Learner(
+            network=Network(body, objective.head(dim, CLASSES)),
+            objective=objective,
+            view=self.view,
+            make_optimizer=SGD,
+            backbone_rate=1.0,
+            schedule=Constant(),
+            clip=None,
+            batch_norm="train",
+            fabric=Fabric(accelerator="cpu", devices=1, precision="32-true"),
+            seed=0,
+        )
+
+    def training(self, name: str, strategy: Strategy, steps: int, pairs: int, target: float) -> Case:
+        """The second task under strategy, the first being remembered but not trained on."""
+        learner = self.learner()
+        strategy.prepare(learner, self.stream)
+        self._first_task(learner, strategy)
+        learner.train_mode(first_task=False)
+        strategy.before_task(learner, self.tasks[1])
+        with torch.no_grad():  # a little off the centre, so that a penalty pulls
+            for p in learner.parameters:
+                p.add_(torch.randn_like(p), alpha=1e-3)
+        learner.new_optimizer()
+        copied = copy.deepcopy(learner.network)
+        weights = [*copied.parameters(), *copied.buffers()]
+        network, method = twin(strategy, copied, self.view)
+        optimizer = SGD(network.parameters())
+
+        def ours(steps: int = steps) -> None:
+            plan = Plan(BATCH, None, steps, False)
+            learn(learner, strategy, self.tasks[1], plan, 0, 1, self.saver, Silent(None, False))
+
+        def theirs(steps: int = steps) -> None:
+            order = generator(0, "order", 1, 0)
+            bare.train(network, optimizer, self.x, self.y, steps, BATCH, order, method)
+
+        memory: bare_methods.Memory | None = getattr(method, "memory", None)
+        if memory is not None:
+            memory.rng = generator(0, "step", 1, 0)  # the draws of our first step
+        ours(1)
+        theirs(1)
+        if memory is not None:
+            memory.rng = None
+        _equal(name, [*learner.network.parameters(), *learner.network.buffers()], weights)
+        if isinstance(strategy, SI) and isinstance(method, bare_methods.SI):
+            _equal(name, [strategy.path], [torch.cat([path.view(-1) for path in method.path])])
+        return Case(name, steps, pairs, target, ours, theirs)
+
+    def _first_task(self, learner: Learner, strategy: Strategy) -> None:
+        """Whatever the method has of it."""
+        first = self.tasks[0]
+        learner.reseed("first task")
+        strategy.before_task(learner, first)
+        if isinstance(strategy, Rehearsal) and not isinstance(strategy, AGEM):  # A-GEM fills its memory after the task
+            outputs = torch.randn(len(first.train), CLASSES) if strategy.keeps_outputs else None
+            strategy.memory.add(first.train.raw, first.train.y, 0, learner.rng, outputs)
+        if isinstance(strategy, SI):
+            strategy.path.uniform_(0, 1e-3)
+        if isinstance(strategy, ERACE):
+            strategy.seen[:OLD] = True
+        if isinstance(strategy, PackNet):
+            strategy.packed.prune(0.5, 0)
+        strategy.after_task(learner, first)
+
+
+def twin(strategy: Strategy, network: Network, view: PlainView) -> tuple[nn.Module, Plain]:
+    """The bare network and method of strategy, over the weights of network, a copy of ours."""
+    parameters, m = list(network.parameters()), bare_methods
+    if isinstance(strategy, EWC | MAS | SI):
+        held = [[t.clone() for t in tensors] for tensors in (strategy.penalty.weights, strategy.penalty.centres)]
+        return network, (m.SI if isinstance(strategy, SI) else m.Penalty)(parameters, *held)
+    if isinstance(strategy, LwF):
+        return network, m.LwF(strategy.teacher.network, OLD, strategy.temperature)
+    if isinstance(strategy, ICaRL):
+        network.head, count = _linear(network.head), strategy.num_kept
+        memory = m.Memory({"x": view(strategy.raw[:count], None), "y": strategy.y[:count].clone()}, 0)
+        return network, m.ICaRL(strategy.teacher.network, memory, CLASSES, OLD)
+    if isinstance(strategy, PNN):
+        return _column(strategy, network), m.Own(strategy.own[1])
+    if isinstance(strategy, PackNet):
+        plain = nn.Sequential(network.backbone.backbone, network.head.head)
+        return plain, m.PackNet(strategy.own[1], parameters, strategy.opens, strategy.kepts)
+    if isinstance(strategy, Rehearsal):
+        memory = _memory(strategy, view)
+        if isinstance(strategy, DER):
+            return network, m.DER(memory, strategy.alpha, strategy.beta if isinstance(strategy, DERpp) else 0.0)
+        if isinstance(strategy, ERACE):
+            return network, m.ERACE(memory, strategy.seen.clone())
+        return network, m.AGEM(memory, parameters) if isinstance(strategy, AGEM) else m.ER(memory)
+    return network, Plain()
+
+
+def _memory(strategy: Rehearsal, view: PlainView) -> bare_methods.Memory:
+    found = {name: column[: strategy.memory_size].clone() for name, column in strategy.memory.columns.items()}
+    columns = {"x": view(found["raw"], None), "y": found["y"]}
+    if strategy.keeps_outputs:
+        columns["outputs"] = found["outputs"]
+    if strategy.kind == "balanced":
+        return bare_methods.Balanced(columns, found["key"])
+    return bare_methods.Memory(columns, strategy.memory.num_seen)
+
+
+def _linear(head: nn.Module) -> nn.Linear:
+    plain = nn.Linear(*reversed(head.weight.shape))
+    plain.weight, plain.bias = head.weight, head.bias
+    return plain
+
+
+def _column(strategy: PNN, network: Network) -> bare_methods.Column:
+    old, body = network.backbone.bodies
+    taps = {}
+    for name, tap in [(name, module) for name, module in body.named_modules() if isinstance(module, Tap)]:
+        old.set_submodule(name, old.get_submodule(name).layer)
+        body.set_submodule(name, tap.layer)
+        taps[name] = tap.adapter
+    return bare_methods.Column(old, body, network.head.heads[1], taps, network.head.adapters[0])
+
+
+def _equal(name: str, ours: list[Tensor], theirs: list[Tensor]) -> None:
+    for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if not torch.allclose(a, b, rtol=1e-4, atol=1e-6):
+            gap = float((a - b).detach().abs().max())
+            raise SystemExit(f"error: {name}: the bare loop does other arithmetic: tensor {number} differs by up to {gap}")
