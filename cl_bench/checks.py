@@ -13,15 +13,15 @@ import numpy as np
 from cl_bench.build import check
 from cl_bench.core.errors import ConfigError
 from cl_bench.folder import READINGS
-from cl_bench.metrics import summary
+from cl_bench.metrics import loss_summary, summary
 from cl_bench.mistakes import about, nearest, refused, said, unwritable
 from cl_bench.scenarios.sizes import check_groups, check_kinds, task_sizes
-from cl_bench.signatures import class_flag, mismatch
+from cl_bench.signatures import class_flag, mismatch, read_signature
 
 NODES = {  # node -> arguments that the program adds
     "scenario": (),
     "data": (),
-    "model": ("input_shape", "pretrained"),
+    "model": ("input_shape", "pretrained", "vocabulary"),
     "objective": (),
     "strategy": (),
     "view": (),
@@ -103,7 +103,8 @@ def _shape(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _across(config: Mapping[str, Any]) -> Iterator[str]:
     train, scenario, strategy = config["train"], config["scenario"], config["strategy"]
-    figures = [f"{reading}_{name}" for reading in READINGS for name in summary(np.full((1, 1), np.nan))]
+    unknown = np.full((1, 1), np.nan)
+    figures = [f"{reading}_{name}" for reading in READINGS for name in summary(unknown)] + [f"loss_{n}" for n in loss_summary(unknown)]
     search = config["runtime"]["search"]
     if not isinstance(search, list) or not search or any(name not in figures for name in search):
         yield f"runtime.search={search} is not allowed; give a list of figures of summary.csv: {', '.join(figures)}"
@@ -134,13 +135,49 @@ def _across(config: Mapping[str, Any]) -> Iterator[str]:
         yield "look.part=valid needs held-out examples; set scenario.valid_fraction, for example 0.1"
     if held == 1:
         yield f"scenario.valid_fraction={held} leaves nothing to train on; give less than 1, for example 0.1"
-    if "accuracy" not in config["probe"]:
+    yield from _of_text(config)
+    if "accuracy" not in config["probe"] and not _reads_text(config["data"]) and "datasets" not in config:
         probes = ",".join(["accuracy", *config["probe"]])
         yield f"probe.accuracy is missing, and the tables and the summary are made of it; give probe=[{probes}]"
     outputs = config["runtime"]["outputs"]
     barred = unwritable(Path(outputs)) if isinstance(outputs, str) else None
     if barred:
         yield f"runtime.outputs={outputs}: {about(barred, 'runtime.outputs')}"
+
+
+def _reads_text(node: Any) -> bool:
+    """Of a part of the config: text is what it is made for."""
+    target = str(node.get("_target_"))
+    return class_flag(target, "text") or "vocabulary" in (read_signature(target) or {})
+
+
+def _of_text(config: Mapping[str, Any]) -> Iterator[str]:
+    """Text wants all parts to be for text, and images none."""
+    given = config.get("datasets") or {"": config["data"]}
+    kinds = {_reads_text(node) for node in given.values()}
+    if len(kinds) > 1:
+        yield f"scenario.datasets={list(given)}: some are text and some are images; give one kind"
+        return
+    text = kinds.pop()
+    parts = {name: config[name] for name in ("model", "objective", "view")} | {f"probe.{k}": v for k, v in config["probe"].items()}
+    wrong = [name for name, node in parts.items() if _reads_text(node) != text]
+    if wrong and text:
+        yield (
+            f"the data is text, which {', '.join(wrong)} cannot take; leave these to scenario=text (model=lm_nano objective=causal_lm "
+            "view=tokens probe=tokens)"
+        )
+    elif wrong:
+        yield f"{', '.join(wrong)} is for text, but the data is images; use scenario=text, or data=python_docs and its like"
+    if not text:
+        return
+    if not class_flag(config["scenario"]["_target_"], "text"):
+        yield "this scenario deals out labelled images, but the data is text; use scenario=text"
+    names = [t.rpartition(".")[2] for t in _targets(config["strategy"]) if class_flag(t, "needs_classes")]
+    if names:
+        yield f"{' and '.join(names)} works on classes, and text has none; use sequential, joint, er, der, ewc, si, mas, lwf or agem"
+    sized = [key for key in ("image_size", "channels") if config["model"][key] is not None]
+    if sized:
+        yield f"model.{sized[0]}={config['model'][sized[0]]}: text has no such thing; give null"
 
 
 def _targets(node: Any) -> list[str]:

@@ -22,6 +22,7 @@ from cl_bench.core.errors import ConfigError
 from cl_bench.mistakes import about
 
 READINGS = ("class_il", "task_il")
+LOSS = "loss"  # nats, of text per token: less is better
 Row = dict[str, Any]  # {"after": int, "on": str, "metric": str, "value": float}
 
 
@@ -124,6 +125,14 @@ class RunFolder:
             lost = metrics.forgetting(matrix, learned)[[looks.index(a) for a in measured]]
             write(self.path / f"forgetting_{reading}.csv", _table_text(measured, tasks, lost))
             figures += [(f"{reading}_{name}", value) for name, value in metrics.summary(matrix, before, learned).items()]
+        afters, cells = table(rows, LOSS, tasks)
+        if afters:
+            write(self.path / "loss.csv", _table_text(afters, tasks, cells))
+            matrix, before = full_matrix(afters, cells, looks)
+            measured = [a for a in afters if a >= 0]
+            risen = metrics.forgetting(-matrix, learned)[[looks.index(a) for a in measured]]
+            write(self.path / "loss_forgetting.csv", _table_text(measured, tasks, risen))
+            figures += [(f"{LOSS}_{name}", value) for name, value in metrics.loss_summary(matrix, before, learned).items()]
         figures += [(r["metric"], r["value"]) for r in rows if r["on"] == "all" and r["after"] == looks[-1]]
         write(self.path / "provenance.json", json.dumps(provenance, indent=2) + "\n")
         write(self.path / "summary.csv", _csv([("metric", "value"), *((name, _cell(value)) for name, value in figures)]))
@@ -167,9 +176,9 @@ def digest(config: Mapping[str, Any]) -> str:
 
 
 def _matters(key: str, flat: Mapping[str, Any]) -> bool:
-    """A place does not, unless it is a user's own folder of images: there the place is the data."""
+    """A place does not, unless it is a user's own folder: there the place is the data."""
     if key.endswith(".root"):
-        return str(flat.get(key.removesuffix("root") + "_target_", "")).endswith(".Folder")
+        return str(flat.get(key.removesuffix("root") + "_target_", "")).endswith((".Folder", ".texts.Text", ".texts.Hub"))
     if key.startswith("runtime."):
         return key == "runtime.precision"
     return key != "data_root" and not key.endswith(".cache")

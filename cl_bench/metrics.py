@@ -100,3 +100,11 @@ def summary(matrix: Matrix, before: Matrix | None = None, learned: Sequence[int]
         "learning_accuracy": learning_accuracy(matrix),
         "anytime_accuracy": anytime_accuracy(matrix),
     }
+
+
+def loss_summary(matrix: Matrix, before: Matrix | None = None, learned: Sequence[int] | None = None) -> dict[str, float]:
+    """The same of losses, where less is better: `average`, `learning` and `anytime` are losses, `average_forgetting` and its kin
+    the rise of the loss since it was lowest (or just learned), the transfers nats saved, so that more of those is better."""
+    found = summary(-matrix, None if before is None else -before, learned)
+    losses = {"average_accuracy": "average", "learning_accuracy": "learning", "anytime_accuracy": "anytime"}
+    return {losses.get(name, name): -value if name in losses else value for name, value in found.items()}

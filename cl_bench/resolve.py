@@ -1,4 +1,4 @@
-"""A composed config as plain values: names of data sets become their settings."""
+"""A composed config as plain values: names of data sets become their settings, data= brings its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.mistakes import nearest
+
+SHARED = ("tokens", "vocabulary", "tokenizer", "length", "test_blocks")  # what data= says of these holds for every set of a row
 
 OmegaConf.register_new_resolver("cl_join", lambda names: "+".join(map(str, names)), replace=True)
 OmegaConf.register_new_resolver("cl_when", lambda test, yes, no: yes if test else no, replace=True)
@@ -31,5 +33,11 @@ def resolve(config: DictConfig, folders: Sequence[Path], named: bool = True) -> 
         unknown = [str(n) for n in names if n not in files]
         if unknown:
             raise ConfigError(f"scenario.datasets: {', '.join(unknown)} not known; {nearest(unknown[0], sorted(files))}")
-        tree["datasets"] = {n: OmegaConf.load(files[n]) for n in names}
+        chosen = tree.get("data") or {}
+        told = {key: chosen[key] for key in SHARED if key in chosen}
+        loaded = {n: OmegaConf.load(files[n]) for n in names}
+        tree["datasets"] = {
+            n: chosen if chosen.get("name") == n else OmegaConf.merge(node, {k: v for k, v in told.items() if k in node})
+            for n, node in loaded.items()
+        }
     return OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)  # type: ignore[return-value]

@@ -63,7 +63,7 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
         look["before"],
         look["batch_size"],
     )
-    data_sums = {d.name: d.checksum for d in datasets}
+    data_sums = {d.name: d.checksum for d in datasets} | {f"tokenizer of {d.name}": t for d in datasets for t in d.tokenizer}
     totals = [plan.total(e) * strategy.learns(e) for e in stream.experiences]
     about = {**origin(config, stream), "data": data_sums, "config": digest(config)}
     backbones = Backbones(folder.path, runtime["save_backbone"], about, totals[0], sum(totals))
@@ -110,11 +110,11 @@ def make_stream(config: Config) -> tuple[list[Dataset], Stream]:
 def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learner, dict[str, Any]]:
     """Network with its first weights, and everything a step needs."""
     allow, model, train = config["runtime"]["allow_targets"], config["model"], config["train"]
-    shape = input_shape(model, stream)
+    shape, given = input_shape(model, stream), {"vocabulary": stream.num_classes} if stream.is_text else {}
     reseed_global(fold(config["seed"], "initial weights"))
     node = {k: v for k, v in model.items() if k not in OF_MODEL}
     objective = build(config["objective"], allow)
-    backbone, dim = build(node, allow, input_shape=shape, pretrained=model["init"] == "pretrained")
+    backbone, dim = build(node, allow, input_shape=shape, pretrained=model["init"] == "pretrained", **given)
     weights: dict[str, Any] = {"init": str(model["init"]), "sha256": None, "loaded": 0, "ignored": [], "text": f"weights: {model['init']}"}
     if model["init"] not in ("scratch", "pretrained"):
         weights |= load_weights(backbone, Path(model["init"]).expanduser(), origin(config, stream))
@@ -149,8 +149,10 @@ def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learne
     return learner, weights
 
 
-def input_shape(model: Config, stream: Stream) -> tuple[int, int, int]:
-    """[C, H, W] that the network sees."""
+def input_shape(model: Config, stream: Stream) -> tuple[int, ...]:
+    """[C, H, W] that the network sees; [length] of text."""
+    if stream.is_text:
+        return stream.input_shape
     channels, height, width = stream.input_shape
     size = model["image_size"]
     return model["channels"] or channels, size or height, size or width

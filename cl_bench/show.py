@@ -9,23 +9,27 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from cl_bench.folder import LOSS, READINGS
+
 
 def show_run(folder: Path) -> None:
-    """The accuracy matrices and the summary of one run."""
+    """The matrices and the summary of one run."""
     console = Console()
-    for reading in ("class_il", "task_il"):
-        file = folder / f"accuracy_{reading}.csv"
+    titles = {f"accuracy_{reading}": f"accuracy, {reading}" for reading in READINGS} | {LOSS: "loss in nats (less is better)"}
+    for name, title in titles.items():
+        file = folder / f"{name}.csv"
         if not file.exists():
             continue
         header, *lines = list(csv.reader(file.open()))
-        table = Table(*header, title=f"accuracy, {reading}", title_justify="left")
+        table = Table(*header, title=title, title_justify="left")
         for after, *cells in lines:
             table.add_row(after, *(f"{float(c):.3f}" if c else "" for c in cells))
         console.print(table)
-    table = Table("metric", "class_il", "task_il", title="summary", title_justify="left")
     figures = {name: value for name, value in csv.reader((folder / "summary.csv").open())}
-    for name in dict.fromkeys(n.split("_il_")[1] for n in figures if "_il_" in n):
-        cells = [figures.get(f"{reading}_{name}", "") for reading in ("class_il", "task_il")]
+    kinds = [kind for kind in (*READINGS, LOSS) if any(name.startswith(f"{kind}_") for name in figures)]
+    table = Table("metric", *kinds, title="summary", title_justify="left")
+    for name in dict.fromkeys(n.removeprefix(f"{kind}_") for kind in kinds for n in figures if n.startswith(f"{kind}_")):
+        cells = [figures.get(f"{kind}_{name}", "") for kind in kinds]
         table.add_row(name, *(f"{float(c):.4f}" if c else "-" for c in cells))
     console.print(table, f"{folder}", sep="\n")
 

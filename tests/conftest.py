@@ -135,18 +135,17 @@ def train():
 @pytest.fixture
 def source():
     """source(name, data_root, **changes), as conf/data/<name>.yaml and the command line say it."""
+    from importlib import import_module
     from pathlib import Path
 
     from omegaconf import OmegaConf
-
-    from cl_bench.data import sources
 
     def make(name, data_root, **changes):
         file = Path(__file__).parents[1] / f"conf/data/{name}.yaml"
         config = OmegaConf.create({"data_root": str(data_root), "data": OmegaConf.load(file)})
         settings = {**OmegaConf.to_container(config, resolve=True)["data"], **changes}
-        kind = settings.pop("_target_").rpartition(".")[2]
-        return getattr(sources, kind)(**settings)
+        module, _, kind = settings.pop("_target_").rpartition(".")
+        return getattr(import_module(module), kind)(**settings)
 
     return make
 

@@ -16,6 +16,12 @@ from cl_bench.core.errors import ConfigError
 from cl_bench.resolve import resolve
 
 EVERY = [(group, name) for group in GROUPS for name in choices(group)]
+TEXT = [  # only beside each other; scenario=text brings the rest
+    *(("data", name) for name in ("text", "python_docs", "python_source", "imdb", "wikitext", "wikipedia")),
+    *(("model", name) for name in ("lm_nano", "lm_xs", "lm_s")),
+    *(("objective", "causal_lm"), ("view", "tokens"), ("probe", "tokens")),
+]
+NEED_CLASSES = ("er_ace", "gdumb", "icarl", "nmc", "packnet", "pnn", "ranpac")  # and text has none
 COSTLY = ("resnet101", "resnet152", "bit_50", "bit_101", "vit_b", "vit_s_in21k", "vit_b_in21k")  # built on torch's meta device
 
 
@@ -37,9 +43,10 @@ def test_composes_and_binds(group: str, name: str) -> None:
         ("scenario", "toy"): ["data=toy"],
         ("data", "toy"): ["scenario=toy"],
         ("data", "folder"): ["data.root=."],  # has no default: it is the user's
+        ("data", "text"): ["data.root=.", "scenario=text"],
         **{("data", name): ["scenario=pretrain"] for name in ("pets", "flowers102", "cars")},  # five tasks do not divide their classes
-        **{("probe", probe): [f"probe=[accuracy,{probe}]"] for probe in choices("probe") if probe != "accuracy"},
-    }.get((group, name), [])
+        **{("probe", p): [f"probe=[accuracy,{p}]"] for p in choices("probe") if p not in ("accuracy", "tokens")},
+    }.get((group, name), ["scenario=text"] if (group, name) in TEXT else [])
     if group == "tuned":  # offline/<stream>_<strategy>
         scenario = next(f"offline/{c}" for c in sorted(choices("scenario/offline"), key=len) if name.startswith(f"offline/{c}_"))
         more = [f"scenario={scenario}", f"strategy={name.removeprefix(f'{scenario}_')}"]
@@ -60,9 +67,12 @@ def test_says_what_it_is(group: str, name: str) -> None:
 @pytest.mark.parametrize("group", ["scenario", "objective", "model", "train"])
 def test_strategies_bind_beside_every_choice(group: str, name: str) -> None:
     for choice in choices(group):
-        more = ["data=toy"] if choice == "toy" else []
+        more = ["data=toy"] if choice == "toy" else ["scenario=text"] if (group, choice) in TEXT else []
         found = problems(composed(f"strategy={name}", f"{group}={choice}", *more))
-        assert [text for text in found if "gaussian" not in choice or "needs task boundaries" not in text] == [], choice
+        if "scenario=text" in (f"{group}={choice}", *more) and name in NEED_CLASSES:
+            assert len(found) == 1 and "works on classes" in found[0]
+        else:
+            assert [text for text in found if "gaussian" not in choice or "needs task boundaries" not in text] == [], choice
 
 
 @pytest.mark.parametrize("group", [g for g in NODES if g not in ("model", "probe")])
@@ -88,7 +98,7 @@ def test_builds_train(name: str) -> None:
     assert isinstance(optimizer, torch.optim.Optimizer) and 0 <= schedule(0, 10, 0) <= 1
 
 
-@pytest.mark.parametrize("name", choices("model"))
+@pytest.mark.parametrize("name", [name for name in choices("model") if ("model", name) not in TEXT])
 def test_builds_model(name: str) -> None:
     """At the size of small pictures; the widest only as shapes."""
     config = composed(f"model={name}")
@@ -97,6 +107,17 @@ def test_builds_model(name: str) -> None:
     with device, torch.no_grad():
         backbone, dim = build(node, config["runtime"]["allow_targets"], input_shape=(3, 16, 16), pretrained=False)
         assert backbone.eval()(torch.zeros(2, 3, 16, 16)).shape == (2, dim)
+
+
+@pytest.mark.parametrize("name", [name for group, name in TEXT if group == "model"])
+def test_builds_language_model(name: str) -> None:
+    config = composed(f"model={name}")
+    node = {k: v for k, v in config["model"].items() if k not in OF_MODEL}
+    with torch.device("meta"), torch.no_grad():
+        backbone, dim = build(node, config["runtime"]["allow_targets"], input_shape=(9,), vocabulary=40, pretrained=False)
+        assert backbone(torch.zeros(2, 8, dtype=torch.int64)).shape == (2, 8, dim)
+    if name == "lm_nano":
+        assert 0.9e6 < sum(p.numel() for p in backbone.parameters()) < 1.1e6
 
 
 def test_mistakes_of_a_node_are_named() -> None:

@@ -90,9 +90,9 @@ def test_curves_and_matrices_by_hand(outputs: Path) -> None:
     matrix = heatmaps.mean_matrix(er, "class_il")
     assert matrix is not None and matrix.index.tolist() == [0, 1]  # the row before training is left out
     assert matrix.iloc[1].tolist() == pytest.approx([50, 70]) and math.isnan(matrix.iat[0, 1])
-    curve = collect.seen_accuracy(Path(er["folder"].iloc[0]), "class_il")
+    curve = collect.seen_average(Path(er["folder"].iloc[0]), "class_il")
     assert curve is not None and curve.to_dict() == pytest.approx({1: 90, 2: 60})
-    joint = collect.seen_accuracy(Path(runs[runs["strategy"] == "joint"]["folder"].iloc[0]), "class_il")
+    joint = collect.seen_average(Path(runs[runs["strategy"] == "joint"]["folder"].iloc[0]), "class_il")
     assert joint is not None and joint.to_dict() == pytest.approx({2: 95})
 
 

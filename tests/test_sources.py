@@ -12,7 +12,7 @@ NAMES = sorted(path.stem for path in (ROOT / "conf" / "data").glob("*.yaml"))
 
 @pytest.mark.parametrize("name", NAMES)
 def test_yaml_binds_and_expands_home(source, name):
-    made = source(name, "~/somewhere", **({"root": "~"} if name == "folder" else {}))
+    made = source(name, "~/somewhere", **({"root": "~"} if name in ("folder", "text") else {}))
     assert made.name == name
     assert name == "toy" or made.cache == Path.home() / "somewhere" / "cache"
 

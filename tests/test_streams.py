@@ -305,7 +305,7 @@ def test_five_datasets() -> None:
 
 
 def test_reports_average_the_tests_that_count_so_far(tmp_path: Path) -> None:
-    from cl_bench.reports.collect import seen_accuracy
+    from cl_bench.reports.collect import seen_average
 
     (tmp_path / "accuracy_class_il.csv").write_text("after,task0,task1\n1,0.5,\n3,0.6,0.2\n5,0.4,0.8\n")
-    assert seen_accuracy(tmp_path, "class_il").to_dict() == pytest.approx({2: 50.0, 4: 40.0, 6: 60.0})
+    assert seen_average(tmp_path, "class_il").to_dict() == pytest.approx({2: 50.0, 4: 40.0, 6: 60.0})

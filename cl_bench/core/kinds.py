@@ -9,6 +9,7 @@ Share = float  # 0 < x < 1
 Positive = float  # x > 0
 NonNegative = float  # x >= 0
 FolderPath = str  # of a folder that is there
+ExistingPath = str  # of a file or folder that is there
 
 RULES = {
     "Count": ("a whole number of 1 or more", int, lambda x: x >= 1),
@@ -18,6 +19,7 @@ RULES = {
     "Positive": ("a number above 0", float, lambda x: x > 0),
     "NonNegative": ("a number of 0 or more", float, lambda x: x >= 0),
     "FolderPath": ("a folder that exists", str, lambda x: Path(x).expanduser().is_dir()),
+    "ExistingPath": ("a file or folder that exists", str, lambda x: Path(x).expanduser().exists()),
     "int": ("a whole number", int, None),
     "float": ("a number", float, None),
     "bool": ("true or false", bool, None),

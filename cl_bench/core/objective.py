@@ -19,4 +19,6 @@ class Objective(Protocol):
 
     def masks(self, stream: Stream) -> Tensor | None: ...
 
+    def targets(self, batch: Batch) -> Tensor: ...  # which logit is right: int64 [B], of text [B, L]
+
     def __call__(self, network: nn.Module, views: Sequence[Tensor], batch: Batch) -> Output: ...

@@ -13,7 +13,7 @@ LINES = 20  # of experiences in a printed stream: a task-free one has hundreds
 
 @dataclass(frozen=True)
 class Examples:
-    """Raw inputs and labels. raw: uint8 [N, C, H, W]; y: int64 [N]."""
+    """Raw inputs and labels. raw: uint8 [N, C, H, W], or of text tokens [N, L + 1], uint8 or int32; y: int64 [N], of text 0."""
 
     raw: Tensor
     y: Tensor
@@ -86,10 +86,18 @@ class Stream:
     subclasses: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """[C, H, W] of the raw inputs."""
-        channels, height, width = self.experiences[0].train.raw.shape[1:]
-        return int(channels), int(height), int(width)
+    def input_shape(self) -> tuple[int, ...]:
+        """[C, H, W] of the raw inputs, [L + 1] of text."""
+        return tuple(map(int, self.experiences[0].train.raw.shape[1:]))
+
+    @property
+    def is_text(self) -> bool:
+        return len(self.input_shape) == 1
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of the network's answer to one input: [num_classes], of text [L, num_classes]."""
+        return (self.input_shape[0] - 1, self.num_classes) if self.is_text else (self.num_classes,)
 
     @property
     def kind(self) -> str:

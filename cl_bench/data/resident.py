@@ -1,4 +1,4 @@
-"""A decoded data set lives in one checked file of uint8 images and labels, read by memory map."""
+"""A decoded data set lives in one checked file of uint8 images or tokens and labels, read by memory map."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class Dataset:
     num_classes: int
     checksum: str
     class_names: tuple[str, ...] = ()  # by label, where the source has any
+    tokenizer: tuple[str, ...] = ()  # sha256 of the BPE that made the tokens, if one did
     parts: tuple[int, ...] = ()  # sizes of the sessions that train consists of, one after the other
 
 

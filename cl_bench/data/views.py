@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,15 @@ class CropFlip:
         padded = F.pad(x, [self.padding] * 4)
         image = torch.arange(b, device=x.device)[:, None, None]
         return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+class Tokens:
+    """Text [B, L + 1] to what a causal model reads, int64 [B, L]: all tokens but the last, which is only predicted."""
+
+    text: ClassVar[bool] = True
+
+    def __call__(self, raw: Tensor, rng: torch.Generator | None) -> Tensor:
+        return raw[:, :-1].long()
 
 
 class Resized:

@@ -83,8 +83,8 @@ def about(path: Path) -> dict[str, Any]:
 
 
 def _called(backbone: Mapping[str, Any]) -> str:
-    channels, height, width = backbone["input"]
-    return f"{backbone['model']} at {height} x {width} x {channels}"
+    first, *rest = backbone["input"]
+    return f"{backbone['model']} at {' x '.join(map(str, (*rest, first)))}"
 
 
 def _few(names: Sequence[str]) -> str:

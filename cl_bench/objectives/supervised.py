@@ -34,6 +34,9 @@ class Supervised:
             rows[e.index, list(e.classes if self.loss_over == "own" else stream.seen(e.index))] = True
         return rows
 
+    def targets(self, batch: Batch) -> Tensor:
+        return batch.y
+
     def __call__(self, network: nn.Module, views: Sequence[Tensor], batch: Batch) -> Output:
         logits = network(views[0])
         scores = logits if batch.allowed is None else logits.masked_fill(~batch.allowed, -torch.inf)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from cl_bench.core.errors import DivergenceError
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Examples, Stream
+from cl_bench.objectives.causal_lm import token_losses
 from cl_bench.probes.moment import PENULTIMATE, Held, Moment, MomentProbe, tap
 
 
@@ -20,7 +21,8 @@ from cl_bench.probes.moment import PENULTIMATE, Held, Moment, MomentProbe, tap
 class Readout:
     """What the network says of one task's held-out examples after experience `after` (-1: before any).
 
-    features [N, D], logits [N, C], y [N]; classes: the task's own; seen: all classes up to now, or up to the task where it lies ahead.
+    features [N, D], logits [N, C], y [N]; of text features and logits are empty, losses [N] has the nats per token of each block.
+    classes: the task's own; seen: all classes up to now, or up to the task where it lies ahead.
     """
 
     after: int
@@ -31,6 +33,7 @@ class Readout:
     features: Tensor
     logits: Tensor
     y: Tensor
+    losses: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 class Probe(Protocol):
@@ -49,10 +52,29 @@ def read(learner: Learner, data: Examples, batch_size: int) -> tuple[Tensor, Ten
             features.append(f)
             logits.append(learner.network.head(f))
     learner.network.train(was_training)
-    whole = torch.cat(logits)
-    if not whole.isfinite().all():
+    return torch.cat(features), _finite(torch.cat(logits))
+
+
+@torch.inference_mode()
+def read_losses(learner: Learner, data: Examples, batch_size: int) -> Tensor:
+    """[N]: nats per token of each block of text, in evaluation mode; never more than one batch of logits."""
+    was_training = learner.network.training
+    learner.network.eval()
+    losses = []
+    for raw in data.raw.split(batch_size):
+        on_device = raw.to(learner.device)
+        with learner.fabric.autocast():
+            logits = learner.network(learner.view(on_device, None))
+        batch = learner.batch(on_device, data.y, 0)
+        losses.append(token_losses(logits, learner.objective.targets(batch)).mean(1))
+    learner.network.train(was_training)
+    return _finite(torch.cat(losses))
+
+
+def _finite(answers: Tensor) -> Tensor:
+    if not answers.isfinite().all():
         raise DivergenceError("the network answers with numbers that are not finite; lower train.optimizer.lr, or set train.clip")
-    return torch.cat(features), whole
+    return answers
 
 
 def observe(
@@ -76,11 +98,15 @@ def observe(
     for on, test in stream.tests.items():
         if not (future or everything or test.task in learned):
             continue
+        features = logits = losses = torch.empty(0)
         with tap(learner.network, layers) as tapped:
-            features, logits = read(learner, held_out[on], batch_size)
-        y = held_out[on].y.to(logits.device)
+            if stream.is_text:
+                losses = read_losses(learner, held_out[on], batch_size)
+            else:
+                features, logits = read(learner, held_out[on], batch_size)
+        y = held_out[on].y.to(learner.device)
         seen = stream.seen(max(after, test.task))  # a task ahead: as when it comes, so that transfer compares like with like
-        readout = Readout(after, on, test.task, test.classes, seen, features, logits, y)
+        readout = Readout(after, on, test.task, test.classes, seen, features, logits, y, losses)
         yield from rows(readout, [probe for probe in probes.values() if not isinstance(probe, MomentProbe)])
         if of_moment:
             first = min(e.index for e in stream.experiences if e.looked and e.index >= test.task)

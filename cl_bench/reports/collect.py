@@ -14,6 +14,7 @@ from cl_bench.core.errors import ConfigError
 
 AXES = ("scenario", "data", "model", "objective", "strategy", "tag", "seed")
 KINDS = ("class_il", "task_il")
+LOSS = "loss"  # in nats, less is better
 
 
 def find_folders(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -52,22 +53,29 @@ def read_runs(paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def read_matrix(folder: Path, kind: str) -> pd.DataFrame | None:
-    """Accuracy after each experience (rows) on each task (columns); None where this kind was not evaluated."""
-    path = folder / f"accuracy_{kind}.csv"
+    """Accuracy or loss after each experience (rows) on each task (columns); None where this kind was not evaluated."""
+    path = folder / ("loss.csv" if kind == LOSS else f"accuracy_{kind}.csv")
     if not path.is_file():
         return None
     matrix = pd.read_csv(path).set_index("after").astype(float).sort_index()
     return matrix[matrix.index >= 0]
 
 
-def seen_accuracy(folder: Path, kind: str) -> pd.Series | None:
-    """Tasks learned -> mean accuracy in percent over the tasks seen so far, undefined if one was not evaluated."""
+def kinds_of(runs: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
+    """What is drawn together: accuracies, of both kinds, unless the runs have losses alone; and losses, if any run has them."""
+    losses = [(Path(folder) / "loss.csv").is_file() for folder in runs["folder"]]
+    accuracies = [(Path(folder) / f"accuracy_{kind}.csv").is_file() for folder in runs["folder"] for kind in KINDS]
+    return ((KINDS,) if any(accuracies) or not any(losses) else ()) + (((LOSS,),) if any(losses) else ())
+
+
+def seen_average(folder: Path, kind: str) -> pd.Series | None:
+    """Tasks learned -> mean accuracy in percent, or loss, over the tasks seen so far, undefined if one was not evaluated."""
     matrix = read_matrix(folder, kind)
     if matrix is None:
         return None
     by_task = len(matrix) and matrix.index[-1] + 1 == matrix.shape[1]  # else task-free, or one test for all
     rows = {after: row.iloc[: after + 1].mean(skipna=False) if by_task else row.mean() for after, row in matrix.iterrows()}
-    means = {after + 1: 100 * mean for after, mean in rows.items()}
+    means = {after + 1: (1 if kind == LOSS else 100) * mean for after, mean in rows.items()}
     return pd.Series(means, dtype=float).dropna()
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cl_bench.reports.collect import KINDS, read_matrix
-from cl_bench.reports.plots import finish, groups, two_panels
+from cl_bench.reports.plots import finish, groups, panels_of
 from cl_bench.reports.tables import ordered
 
 Values = NDArray[np.float64]
@@ -55,7 +55,7 @@ def mark(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 def frontier(table: pd.DataFrame, by: Sequence[str]) -> Figure:
     """Every point, hollow where the run went on after it; a line through the non-dominated ones of each group."""
-    figure, panels = two_panels("accuracy on the first task (%)", "accuracy on the last task (%)")
+    figure, panels = panels_of(KINDS, "accuracy on the first task (%)", "accuracy on the last task (%)")
     for kind, axes in panels.items():
         for label, group, style in groups(table, by):
             group = group[group["kind"] == kind].sort_values("b")

@@ -1,4 +1,4 @@
-"""Runs -> figures, each as PNG and SVG: heat maps, accuracy over tasks, forgetting against size."""
+"""Runs -> figures, each as PNG and SVG: heat maps, accuracy or loss over tasks, forgetting against size."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-from cl_bench.reports.collect import KINDS, seen_accuracy
-from cl_bench.reports.heatmaps import accuracy_matrix
+from cl_bench.reports.collect import KINDS, LOSS, kinds_of, seen_average
+from cl_bench.reports.heatmaps import matrices
 from cl_bench.reports.tables import aggregate, ordered, title
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#56B4E9")  # Okabe and Ito, no yellow
@@ -27,7 +27,6 @@ STYLE: Any = {"font.size": 12, "axes.titlesize": 13, "axes.spines.top": False, "
          "errorbar.capsize": 3, "svg.hashsalt": "cl_bench"}  # fmt: skip
 OVERLAPS = ("overlap_within", "overlap_across")
 NULLS = {"_null": ("--", "x"), "_shuffled": (":", "+")}
-METRICS = tuple(f"{kind}_average_forgetting" for kind in KINDS)
 
 
 def groups(runs: pd.DataFrame, by: Sequence[str]) -> list[tuple[str, pd.DataFrame, dict[str, Any]]]:
@@ -53,13 +52,13 @@ def looks(keys: Sequence[Sequence[object]], by: Sequence[str]) -> list[dict[str,
     ]
 
 
-def two_panels(ylabel: str, xlabel: str) -> tuple[Figure, dict[str, Axes]]:
+def panels_of(kinds: Sequence[str], ylabel: str, xlabel: str) -> tuple[Figure, dict[str, Axes]]:
     """One panel a kind of evaluation with a common y axis."""
     figure = Figure(figsize=(11, 4.8), layout="constrained")
-    panels = dict(zip(KINDS, figure.subplots(1, len(KINDS), sharey=True), strict=True))
+    panels = dict(zip(kinds, figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0], strict=True))
     for kind, axes in panels.items():
         axes.set(title=title(kind), xlabel=xlabel)
-    panels[KINDS[0]].set_ylabel(ylabel)
+    panels[kinds[0]].set_ylabel(ylabel)
     return figure, panels
 
 
@@ -78,12 +77,13 @@ def finish(figure: Figure, panels: dict[str, Axes]) -> Figure:
     return figure
 
 
-def accuracy_over_tasks(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
-    """Average accuracy over the tasks seen so far; the band is one sample standard deviation over runs."""
-    figure, panels = two_panels("average accuracy over seen tasks (%)", "experiences learned")
+def over_tasks(runs: pd.DataFrame, by: Sequence[str], kinds: Sequence[str] = KINDS) -> Figure:
+    """Average accuracy (or loss) over the tasks seen so far; the band is one sample standard deviation over runs."""
+    what = "loss over seen tasks (nats)" if LOSS in kinds else "accuracy over seen tasks (%)"
+    figure, panels = panels_of(kinds, f"average {what}", "experiences learned")
     for kind, axes in panels.items():
         for label, group, style in groups(runs, by):
-            curves = [curve for folder in group["folder"] if (curve := seen_accuracy(Path(folder), kind)) is not None]
+            curves = [curve for folder in group["folder"] if (curve := seen_average(Path(folder), kind)) is not None]
             table = pd.concat(curves, axis=1) if curves else pd.DataFrame()
             mean, std = table.mean(axis=1), table.std(axis=1, ddof=1).fillna(0)
             if len(mean) == 1:  # a joint run is evaluated once, at the end
@@ -115,14 +115,16 @@ def size_axis(axes: Axes, sizes: pd.Series) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def forgetting_vs_parameters(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
+def forgetting_vs_parameters(runs: pd.DataFrame, by: Sequence[str], kinds: Sequence[str] = KINDS) -> Figure:
     """Average forgetting against the number of parameters; models of one method are joined by a line."""
-    table, series = over_sizes(runs, by, METRICS)
-    figure, panels = two_panels("average forgetting (percentage points)", "parameters")
-    for axes, metric in zip(panels.values(), METRICS, strict=True):
+    metrics = [f"{kind}_average_forgetting" for kind in kinds]
+    unit, scale = ("nats", 1) if LOSS in kinds else ("percentage points", 100)
+    table, series = over_sizes(runs, by, metrics)
+    figure, panels = panels_of(kinds, f"average forgetting ({unit})", "parameters")
+    for axes, metric in zip(panels.values(), metrics, strict=True):
         for label, group, style in groups(table, series):
             group = group.dropna(subset=f"{metric}_mean")
-            mean, std = 100 * group[f"{metric}_mean"], 100 * group[f"{metric}_std"].fillna(0)
+            mean, std = scale * group[f"{metric}_mean"], scale * group[f"{metric}_std"].fillna(0)
             if len(mean):
                 axes.errorbar(group["size"], mean, std, label=label, **style)
         size_axis(axes, table["size"])
@@ -133,7 +135,7 @@ def overlap_vs_parameters(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
     """Class overlap against the number of parameters, and beside it what random features and shuffled labels give."""
     metrics = [f"{name}{end}" for name in OVERLAPS for end in ("", *NULLS)]
     table, series = over_sizes(runs, by, metrics)
-    figure, panels = two_panels("overlap of class representations", "parameters")
+    figure, panels = panels_of(KINDS, "overlap of class representations", "parameters")
     for axes, metric in zip(panels.values(), OVERLAPS, strict=True):
         axes.set_title(f"{metric.removeprefix('overlap_')} tasks")
         for label, group, style in groups(table, series):
@@ -156,13 +158,18 @@ def overlap_vs_parameters(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
 def write(runs: pd.DataFrame, by: Sequence[str], out: Path) -> list[Path]:
     """Draw everything; a group whose runs have no common matrix gets no heat map, and a note says so."""
     with matplotlib.rc_context(STYLE):
-        draws = [accuracy_over_tasks, forgetting_vs_parameters, *[overlap_vs_parameters] * bool({*OVERLAPS} & {*runs.columns})]
-        figures = {draw.__name__: draw(runs, by) for draw in draws}
-        for label, group, _ in groups(runs, by):
-            if figure := accuracy_matrix(label, group):
-                figures[f"accuracy_matrix_{re.sub('[^A-Za-z0-9.=_-]+', '_', label)}"] = figure
-            else:
-                print(f"note: no heat map for {label}: its runs have different tasks, or lack accuracy files.")
+        figures = {}
+        for kinds in kinds_of(runs):
+            what, prefix = ("loss", "loss_") if LOSS in kinds else ("accuracy", "")
+            figures[f"{what}_over_tasks"] = over_tasks(runs, by, kinds)
+            figures[f"{prefix}forgetting_vs_parameters"] = forgetting_vs_parameters(runs, by, kinds)
+            for label, group, _ in groups(runs, by):
+                if figure := matrices(label, group, kinds):
+                    figures[f"{what}_matrix_{re.sub('[^A-Za-z0-9.=_-]+', '_', label)}"] = figure
+                else:
+                    print(f"note: no heat map for {label}: its runs have different tasks, or lack {what} files.")
+        if {*OVERLAPS} & {*runs.columns}:
+            figures["overlap_vs_parameters"] = overlap_vs_parameters(runs, by)
     return save(figures, out)
 
 

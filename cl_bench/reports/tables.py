@@ -11,7 +11,10 @@ import pandas as pd
 
 from cl_bench.reports.collect import AXES, KINDS, check_names, metric_names
 
-HEADLINE = tuple(f"{kind}_{name}" for kind in KINDS for name in ("average_accuracy", "average_forgetting"))
+HEADLINE = (
+    *(f"{kind}_{name}" for kind in KINDS for name in ("average_accuracy", "average_forgetting")),
+    *("loss_average", "loss_average_forgetting"),
+)
 TEX = str.maketrans({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
                     | {sign: f"\\{sign}" for sign in "&%$#_{}"})  # fmt: skip
 
@@ -67,7 +70,7 @@ def comparison(runs: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] | N
 
 def title(column: str) -> str:
     """class_il_average_accuracy -> class-IL average accuracy; a task's own name stays."""
-    words = column.replace("class_il", "class-IL").replace("task_il", "task-IL")
+    words = re.sub("^loss_", "loss ", column.replace("class_il", "class-IL").replace("task_il", "task-IL"))
     return words.replace("_", " ") if words != column else column
 
 

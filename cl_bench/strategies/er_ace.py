@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -18,6 +18,8 @@ class ERACE(Rehearsal):
 
     Both within what the objective leaves open.
     """
+
+    needs_classes: ClassVar[bool] = True
 
     def __init__(self, *, memory: Literal["reservoir", "balanced"], memory_size: Count, batch_size: Count):
         super().__init__(memory=memory, memory_size=memory_size, batch_size=batch_size)

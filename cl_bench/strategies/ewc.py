@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from cl_bench.core.errors import ConfigError
 from cl_bench.core.kinds import Count, Fraction, NonNegative
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Batch, Experience, Output, Stream
@@ -39,6 +40,11 @@ class EWC(Strategy):
         self.num_tasks = 0
 
     def prepare(self, learner: Learner, stream: Stream) -> None:
+        if stream.is_text and self.estimator in ("exact", "legacy"):
+            raise ConfigError(
+                f"strategy.estimator={self.estimator} would differentiate every text of {stream.output_shape[0]} tokens there could be; "
+                "give sample, empirical or batched"
+            )
         self.penalty = Quadratic(learner.parameters)
 
     def terms(self, learner: Learner, batch: Batch, output: Output) -> Mapping[str, Tensor]:

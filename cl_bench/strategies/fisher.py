@@ -4,6 +4,8 @@ F_i = E_x E_c~p(c|x) (d log p(c|x) / d theta_i)^2. `exact` weighs every class, `
 `empirical` takes the label, `batched` squares the gradient of a batch's mean (not a Fisher, but
 common), `legacy` keeps the faults of the code behind the EWC article (see `_legacy`).
 Their sizes differ by orders of magnitude: a strength found for one means nothing for another.
+Of text c is a whole block: log p sums over its tokens, and `sample` draws each after the true ones before it, so that
+the terms between tokens vanish on average.
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ def fisher(estimator: str, learner: Learner, task: Experience, order: Tensor, ba
 
 
 def _log_probabilities(learner: Learner, task: Experience, index: Tensor) -> tuple[Tensor, Tensor]:
-    """log p [B, C] under the loss's own mask, and the labels [B]."""
+    """log p [B, C] under the loss's own mask, and the labels [B]; of text [B, L, C] and [B, L]."""
     batch = learner.batch(task.train.raw[index], task.train.y[index], task.index)
     logits = learner.network(learner.view(batch.raw, None))
     if batch.allowed is not None:
         logits = logits.masked_fill(~batch.allowed, -torch.inf)
-    return logits.log_softmax(1), batch.y
+    return logits.log_softmax(-1), learner.objective.targets(batch)
 
 
 def _per_example(estimator: str, learner: Learner, task: Experience, batches: list[Tensor]) -> Tensor:
@@ -46,12 +48,13 @@ def _per_example(estimator: str, learner: Learner, task: Experience, batches: li
     total = torch.zeros_like(flatten(learner.parameters))
     for index in batches:
         images = learner.view(task.train.raw[index], None)
-        mask = learner.batch(task.train.raw[index], task.train.y[index], task.index).allowed
+        batch = learner.batch(task.train.raw[index], task.train.y[index], task.index)
+        mask, y = batch.allowed, learner.objective.targets(batch)
 
         def log_p(logits: Tensor, mask: Tensor | None = mask) -> Tensor:
             return (logits if mask is None else logits.masked_fill(~mask, -torch.inf)).log_softmax(-1)
 
-        total += squares(images, log_p, _targets(estimator, task.train.y[index], mask, learner.rng))
+        total += squares(images, log_p, _targets(estimator, y, mask, learner.rng))
     return total / sum(map(len, batches))
 
 
@@ -60,13 +63,13 @@ def _targets(estimator: str, y: Tensor, mask: Tensor | None, rng: torch.Generato
 
     def choose(log_p: Tensor) -> list[tuple[Tensor, Tensor]]:
         p = log_p.detach().exp()
-        ones = torch.ones_like(p[:, 0])
+        ones = p.new_ones(len(p))
         if estimator == "empirical":
             return [(y, ones)]
         if estimator == "sample":
-            draw = torch.rand(len(p), 1, generator=rng, dtype=torch.float64).to(p.device)
-            drawn = (p.double().cumsum(1) < draw * p.double().sum(1, keepdim=True)).sum(1)
-            return [(drawn.clamp(max=p.shape[1] - 1), ones)]
+            draw = torch.rand(*p.shape[:-1], 1, generator=rng, dtype=torch.float64).to(p.device)
+            drawn = (p.double().cumsum(-1) < draw * p.double().sum(-1, keepdim=True)).sum(-1)
+            return [(drawn.clamp(max=p.shape[-1] - 1), ones)]
         classes = range(p.shape[1]) if mask is None else mask.nonzero().flatten().tolist()
         return [(torch.full_like(y, c), p[:, c]) for c in classes]
 
@@ -77,7 +80,7 @@ def _batched(estimator: str, learner: Learner, task: Experience, batches: list[T
     total = torch.zeros_like(flatten(learner.parameters))
     for index in batches:
         log_p, y = _log_probabilities(learner, task, index)
-        mean = log_p.gather(1, y[:, None]).mean()
+        mean = log_p.gather(-1, y[..., None]).flatten(1).sum(1).mean()
         total += flatten(torch.autograd.grad(mean, learner.parameters)).square_()
     return total / len(batches)
 

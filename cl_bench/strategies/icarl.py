@@ -28,6 +28,7 @@ class ICaRL(Strategy):
     """
 
     needs_boundaries: ClassVar[bool] = True
+    needs_classes: ClassVar[bool] = True
 
     def __init__(self, *, memory_size: Count, batch_size: Count):
         self.memory_size, self.batch_size = memory_size, batch_size

@@ -57,10 +57,10 @@ class LwF(Strategy):
 
 
 def distil(new: Tensor, old: Tensor, heads: Tensor, temperature: float) -> Tensor:
-    """Sum over heads bool [H, C] of KL(old || new), each softmax among the head's logits; mean over new, old [B, C]."""
+    """Sum over heads bool [H, C] of KL(old || new), each softmax among the head's logits; mean over new, old [..., C]."""
 
-    def log_p(logits: Tensor) -> Tensor:  # [B, H, C]; huge but finite outside the head, where -inf would make 0 * inf
+    def log_p(logits: Tensor) -> Tensor:  # [..., H, C]; huge but finite outside the head, where -inf would make 0 * inf
         exact = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision loses small differences
-        return (exact[:, None] / temperature).masked_fill(~heads, torch.finfo(exact.dtype).min).log_softmax(2)
+        return (exact.unsqueeze(-2) / temperature).masked_fill(~heads, torch.finfo(exact.dtype).min).log_softmax(-1)
 
-    return F.kl_div(log_p(new), log_p(old), log_target=True, reduction="batchmean")
+    return F.kl_div(log_p(new), log_p(old), log_target=True, reduction="sum") / new[..., 0].numel()

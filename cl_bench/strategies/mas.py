@@ -74,8 +74,8 @@ class MAS(Strategy):
             batch = learner.batch(task.train.raw[index], task.train.y[index], task.index)
 
             def norm(logits: Tensor, allowed: Tensor | None = batch.allowed) -> Tensor:
-                """[B, 1], over the outputs that the task has."""
-                return (logits if allowed is None else logits * allowed).square().sum(-1, keepdim=True)
+                """[B, 1], over the outputs that the task has, of text over all tokens."""
+                return (logits if allowed is None else logits * allowed).square().flatten(1).sum(1, keepdim=True)
 
             images = learner.view(batch.raw, None)
             if self.estimator == "exact":

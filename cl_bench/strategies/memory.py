@@ -14,13 +14,13 @@ from cl_bench.core.types import Stream
 class Reservoir:
     """Every example of the stream so far is kept with the same chance (Vitter 1985, algorithm R).
 
-    raw: uint8 [size, C, H, W], y and task: int64 [size] and, where outputs are kept, outputs [size, ...] for one such
+    raw: [size, ...] as in the stream, y and task: int64 [size] and, where outputs are kept, outputs [size, ...] for one such
     as `like`, allocated at once. Counts are Python numbers and slots are drawn on the CPU, so that no write waits for the device.
     """
 
     def __init__(self, size: int, stream: Stream, device: torch.device, like: Tensor | None):
         self.size, self.device, self.num_seen = size, device, 0
-        self.raw = torch.zeros(size, *stream.input_shape, dtype=torch.uint8, device=device)
+        self.raw = torch.zeros(size, *stream.input_shape, dtype=stream.experiences[0].train.raw.dtype, device=device)
         self.y = torch.zeros(size, dtype=torch.int64, device=device)
         self.task = torch.zeros(size, dtype=torch.int64, device=device)
         self.columns = {"raw": self.raw, "y": self.y, "task": self.task}
@@ -100,7 +100,9 @@ class Balanced(Reservoir):
 
 
 def one_of_each(what: str, size: int, stream: Stream) -> None:
-    """Refuse a memory that cannot hold every class."""
+    """Refuse a memory that cannot hold every class, and text, which has none."""
+    if stream.is_text:
+        raise ConfigError(f"{what} keeps examples by class, and text has no classes; use strategy=er, der or derpp")
     if size < stream.num_classes:
         raise ConfigError(
             f"strategy.memory_size={size} is fewer than the {stream.num_classes} classes of the stream, "

@@ -27,6 +27,7 @@ class PackNet(Strategy):
     """
 
     needs_boundaries: ClassVar[bool] = True
+    needs_classes: ClassVar[bool] = True
     remembers = ("current", "pruned")
 
     def __init__(self, *, prune: Fraction, train_share: Fraction):

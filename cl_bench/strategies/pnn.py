@@ -27,6 +27,7 @@ class PNN(Strategy):
     """
 
     needs_boundaries: ClassVar[bool] = True
+    needs_classes: ClassVar[bool] = True
     remembers = ("current",)
 
     def __init__(self, *, scale: Positive):

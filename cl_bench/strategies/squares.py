@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-Choose = Callable[[Tensor], list[tuple[Tensor, Tensor]]]  # log p [B, C] -> (class [B], weight [B]) pairs
+Choose = Callable[[Tensor], list[tuple[Tensor, Tensor]]]  # log p [B, C] -> (class [B], weight [B]) pairs; text: [B, L, C] -> [B, L], [B]
 Size = Callable[..., Tensor]  # torch.square or torch.abs
 TILE_BYTES = {"cpu": 1 << 22}  # per-example matrices are made a tile at a time, here small enough for the cache
 TILE_BYTES_ELSEWHERE = 1 << 26
@@ -50,7 +50,7 @@ class SquaredGradients:
         targets = choose(scores)
         flat: dict[int, Tensor] = {}  # sums of G*G over the classes: a 2-D Linear layer's A*A waits for them all
         for classes, weight in targets if outputs else []:
-            goal = (weight.sqrt() * scores.gather(1, classes[:, None]).squeeze(1)).sum()
+            goal = (weight.sqrt() * scores.gather(-1, classes[..., None]).flatten(1).sum(1)).sum()
             gradients = torch.autograd.grad(goal, outputs, retain_graph=True)
             _add(total, [(self.rows[n], self.size(g).sum(0, keepdim=True)) for n, g in zip(rows, gradients[len(calls) :], strict=True)])
             for i, g in enumerate(gradients[: len(calls)]):
@@ -98,7 +98,7 @@ class SquaredGradients:
         fixed = {n: p.detach() for n, p in self.network.named_parameters() if n not in rest}
 
         def score(moving: dict[str, Tensor], image: Tensor, c: Tensor) -> Tensor:
-            return log_p(functional_call(self.network, {**fixed, **moving}, (image[None],)))[0].gather(0, c[None])[0]
+            return log_p(functional_call(self.network, {**fixed, **moving}, (image[None],)))[0].gather(-1, c[..., None]).sum()
 
         per_example = vmap(grad(score), in_dims=(None, 0, 0), chunk_size=64, randomness="same")
         for classes, weight in targets:

@@ -1,0 +1,310 @@
+"""Language models: the objective and its slow twin, causality, every strategy on a tiny stream, whole runs and their files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor
+
+import cl_bench.run
+from cl_bench import metrics
+from cl_bench.checks import problems
+from cl_bench.cli import CONF, choices
+from cl_bench.core.errors import ConfigError, Interrupted
+from cl_bench.core.learner import Learner, Network
+from cl_bench.core.stop import Stop
+from cl_bench.core.types import Batch, Examples, Experience, Stream, Test
+from cl_bench.data.views import Tokens
+from cl_bench.folder import RunFolder
+from cl_bench.models.lm import lm
+from cl_bench.objectives.causal_lm import CausalLM
+from cl_bench.probes.readout import observe
+from cl_bench.probes.text import TokenLoss
+from cl_bench.reports.__main__ import main as report
+from cl_bench.resolve import resolve
+from cl_bench.strategies.fisher import fisher
+from cl_bench.strategies.lwf import distil
+from cl_bench.strategies.memory import Reservoir
+from cl_bench.strategies.weights import flatten
+
+V, L = 7, 5
+NEED_CLASSES = {"er_ace", "gdumb", "icarl", "nmc", "packnet", "pnn", "ranpac"}  # told by the checks
+CHANGES = {
+    "ewc": ["strategy.estimator=sample"],
+    "ewc_online": ["strategy.estimator=empirical"],
+    "er_ewc": ["strategy.parts.ewc.estimator=sample"],
+}
+
+
+def network(heads: int = 2) -> Network:
+    torch.manual_seed(0)
+    backbone, dim = lm(input_shape=(L + 1,), vocabulary=V, pretrained=False, width=8, depth=2, heads=heads)
+    net = Network(backbone, CausalLM().head(dim, V)).double()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.3 * torch.randn_like(p))  # far from the timid start, where all texts look alike
+    return net
+
+
+def blocks(count: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, V, (count, L + 1), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+
+
+@pytest.fixture
+def learner(make_learner) -> Learner:
+    made = make_learner(network())
+    made.objective, made.view = CausalLM(), Tokens()
+    return made
+
+
+def batch(raw: Tensor) -> Batch:
+    return Batch(raw, torch.zeros(len(raw), dtype=torch.int64), 0)
+
+
+def test_loss_equals_its_twin(learner: Learner) -> None:
+    """-log p of each next token, one prefix at a time."""
+    raw = blocks(3)
+    total = 0.0
+    for text in raw.tolist():
+        for at in range(L):
+            logits = learner.network(torch.tensor([text[: at + 1]]))[0, -1]
+            total -= math.log(float((logits[text[at + 1]].exp() / logits.exp().sum()).detach()))
+    output = learner.teach(batch(raw))
+    assert float(output.loss.detach()) == pytest.approx(total / (3 * L), abs=1e-9) and output.outputs.shape == (3, L, V)
+
+
+def test_a_later_token_never_changes_an_earlier_logit() -> None:
+    net, raw = network(), blocks(1)[:, :-1].long()
+    before = net(raw)
+    for at in range(L):
+        other = raw.clone()
+        other[0, at] = (other[0, at] + 1) % V
+        after = net(other)
+        assert torch.equal(after[0, :at], before[0, :at]) and not torch.equal(after[0, at], before[0, at])
+
+
+def test_the_last_token_is_predicted_and_never_read(learner: Learner) -> None:
+    raw = blocks(2)
+    assert torch.equal(learner.view(raw, None), raw[:, :-1].long())
+    assert torch.equal(CausalLM().targets(batch(raw)), raw[:, 1:].long())
+
+
+@pytest.mark.parametrize("estimator", ["empirical", "sample", "batched"])
+def test_fisher_of_text_equals_its_twin(learner: Learner, estimator: str) -> None:
+    """Per block by autograd: the square of the gradient of the sum over its tokens."""
+    raw, order = blocks(4), torch.tensor([2, 0, 3, 1])
+    task = Experience(0, "text", Examples(raw, torch.zeros(4, dtype=torch.int64)), tuple(range(V)))
+    learner.reseed("after task", 0)
+    found = fisher(estimator, learner, task, order, 2)
+    learner.reseed("after task", 0)
+    log_p, targets = learner.network(raw[order, :-1].long()).log_softmax(-1), raw[order, 1:].long()
+    if estimator == "sample":
+        draws = [torch.rand(2, L, 1, generator=learner.rng, dtype=torch.float64) for _ in range(2)]
+        targets = (log_p.exp().cumsum(-1) < torch.cat(draws)).sum(-1).clamp(max=V - 1)
+    block = [sum(log_p[n, at, targets[n, at]] for at in range(L)) for n in range(4)]
+    goals = [(block[0] + block[1]) / 2, (block[2] + block[3]) / 2] if estimator == "batched" else block
+    expected = sum(flatten(torch.autograd.grad(g, learner.parameters, retain_graph=True)).square() for g in goals) / len(goals)
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-12)
+
+
+def test_distillation_of_text_is_the_mean_over_tokens() -> None:
+    rng = torch.Generator().manual_seed(1)
+    new, old = (torch.randn(2, L, V, generator=rng, dtype=torch.float64) for _ in range(2))
+    heads = torch.ones(1, V, dtype=torch.bool)
+    each = [distil(new[n, at : at + 1], old[n, at : at + 1], heads, 2.0) for n in range(2) for at in range(L)]
+    torch.testing.assert_close(distil(new, old, heads, 2.0), sum(each) / len(each))
+
+
+def test_the_probe_needs_one_batch_at_a_time(learner: Learner) -> None:
+    """The same loss by portions of any size, and no more logits than a portion has."""
+    raw, largest = blocks(10), []
+    learner.network.head.register_forward_hook(lambda module, given, output: largest.append(len(output)))
+    data = Examples(raw, torch.zeros(10, dtype=torch.int64))
+    stream = Stream((Experience(0, "a", data, tuple(range(V))),), {"a": Test(data, tuple(range(V)), 0)}, V)
+    looks = [
+        list(observe(learner, stream, {"a": data}, 0, {"loss": TokenLoss()}, future=False, batch_size=n, folder=Path())) for n in (3, 10)
+    ]
+    assert max(largest[:4]) == 3 and learner.network.training
+    assert looks[0][0]["value"] == pytest.approx(float(learner.teach(batch(raw)).loss.detach()), abs=1e-12)
+    assert looks[0][0] == {**looks[1][0], "value": pytest.approx(looks[1][0]["value"])}
+
+
+def test_a_memory_keeps_tokens_above_a_byte() -> None:
+    raw = blocks(6).int() + 1000
+    data = Examples(raw, torch.zeros(6, dtype=torch.int64))
+    stream = Stream((Experience(0, "a", data, tuple(range(1007))),), {}, 1007)
+    memory = Reservoir(6, stream, torch.device("cpu"), torch.zeros(stream.output_shape))
+    memory.add(raw, data.y, 0, torch.Generator().manual_seed(0), torch.ones(6, L, 1007))
+    assert torch.equal(memory.raw, raw) and memory.columns["outputs"].shape == (6, L, 1007)
+
+
+# whole runs
+
+
+@pytest.fixture(scope="module")
+def domains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data sets `words` and `numbers` of a user's own, as YAML in a --config-dir."""
+    root = tmp_path_factory.mktemp("domains")
+    (root / "data").mkdir()
+    base = (CONF / "data" / "text.yaml").read_text()
+    for name, line in (("words", "the cat sat on the mat and "), ("numbers", "1 + 12 = 13; ")):
+        for part, times in (("train", 24), ("test", 9)):
+            (root / name / part).mkdir(parents=True)
+            (root / name / part / "a.txt").write_text(line * times)
+        text = base.replace("name: text", f"name: {name}").replace("root: null", f"root: {root / name}")
+        (root / "data" / f"{name}.yaml").write_text(text)
+    return root
+
+
+def configure(domains: Path, strategy: str, *more: str) -> dict[str, Any]:
+    overrides = ["scenario=text", "scenario.datasets=[words,numbers]", f"strategy={strategy}", *CHANGES.get(strategy, [])]
+    overrides += ["data.length=12", "model.width=8", "model.depth=1", "model.heads=2", "train.batch_size=8", "train.epochs=2"]
+    overrides += ["runtime.device=cpu", "runtime.progress=false", "runtime.save_backbone=true", *more]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = resolve(compose("config", overrides=overrides), [CONF, domains], named=False)
+    config["name"] = {"scenario": "text", "data": "words+numbers", "model": "lm_nano", "objective": "causal_lm"}
+    config["name"] |= {"strategy": strategy, "tag": "default", "seed": 0}
+    return config
+
+
+def execute(config: dict[str, Any], path: Path, calls: int | None = None) -> Path:
+    """Stopped by a signal after so many looks at it, where given."""
+    looked = 0
+
+    class StopAfter(Stop):
+        def __call__(_) -> int:  # noqa: N805 - self is the test
+            nonlocal looked
+            looked += 1
+            return 15 if calls is not None and looked > calls else 0
+
+    cl_bench.run.execute(config, RunFolder(path), StopAfter())
+    return path
+
+
+def outcome(path: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in path.iterdir() if p.suffix in (".csv", ".jsonl", ".safetensors")}
+
+
+@pytest.mark.parametrize("strategy", choices("strategy"))
+def test_every_strategy_runs_or_says_why_not(domains: Path, tmp_path: Path, strategy: str) -> None:
+    """Without a line written for text in any of them; what runs goes on to the bit after a stop."""
+    config = configure(domains, strategy)
+    found = problems(config)
+    if strategy in NEED_CLASSES:
+        assert len(found) == 1 and "works on classes, and text has none" in found[0]
+        return
+    assert found == []
+    if strategy == "er_balanced":
+        with pytest.raises(ConfigError, match="by class, and text has no classes"):
+            execute(config, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+        return
+    whole = outcome(execute(config, tmp_path / "run"))
+    rows = RunFolder(tmp_path / "run").read_rows()
+    assert {row["metric"] for row in rows} == {"loss"} and all(0 < row["value"] < 7 for row in rows)
+    assert {"loss.csv", "loss_forgetting.csv", "summary.csv", "backbone.safetensors"} <= set(whole)
+    with pytest.raises(Interrupted):
+        execute(config, tmp_path / "stopped", calls=9)
+    assert outcome(execute(config, tmp_path / "stopped")) == whole
+
+
+@pytest.mark.parametrize("estimator", ["exact", "legacy"])
+def test_a_fisher_over_all_texts_is_refused(domains: Path, tmp_path: Path, estimator: str) -> None:
+    with pytest.raises(ConfigError, match=f"strategy.estimator={estimator} .* give sample"):
+        execute(configure(domains, "ewc", f"strategy.estimator={estimator}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_learns_forgets_and_reports(domains: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from cl_bench.show import show_run
+
+    more = ["train=adam", "train.epochs=60", "train.batch_size=8", "train.optimizer.lr=0.01", "look.before=true", "look.future=true"]
+    for strategy in ("sequential", "er"):
+        execute(configure(domains, strategy, *more), tmp_path / strategy)
+    header, before, first, second = list(csv.reader((tmp_path / "sequential" / "loss.csv").open()))
+    assert header == ["after", "words", "numbers"] and [before[0], first[0], second[0]] == ["-1", "0", "1"]
+    assert float(before[1]) == pytest.approx(math.log(256), abs=0.5) and float(first[1]) < 1
+    assert float(second[1]) > float(first[1]) + 1 and float(second[2]) < 1.5  # it forgot the words
+    summaries = {s: {k: v for k, v in csv.reader((tmp_path / s / "summary.csv").open())} for s in ("sequential", "er")}
+    one = summaries["sequential"]
+    assert float(one["loss_average"]) == pytest.approx((float(second[1]) + float(second[2])) / 2, abs=1e-4)
+    assert float(one["loss_average_forgetting"]) == pytest.approx(float(second[1]) - float(first[1]), abs=1e-4)
+    assert float(summaries["er"]["loss_average_forgetting"]) < float(one["loss_average_forgetting"]) / 2
+    risen = list(csv.reader((tmp_path / "sequential" / "loss_forgetting.csv").open()))
+    assert float(risen[-1][1]) == pytest.approx(float(one["loss_average_forgetting"]), abs=1e-4)
+    assert json.loads((tmp_path / "er" / "provenance.json").read_text())["data"].keys() == {"words", "numbers"}
+    show_run(tmp_path / "er")
+    assert "loss in nats" in capsys.readouterr().out
+    assert report([str(tmp_path), "--by", "strategy"]) == 0
+    printed = capsys.readouterr().out
+    assert "sequential" in printed and "average" in printed
+    names = {p.name for p in (tmp_path / "report").iterdir()}
+    assert {"loss_over_tasks.png", "loss_forgetting_vs_parameters.svg", "loss_matrix_er.png", "table.md"} <= names
+    assert not [name for name in names if "accuracy" in name]
+    assert "loss average forgetting" in (tmp_path / "report" / "table.md").read_text()
+
+
+def test_weights_of_a_file_fit_or_are_refused(domains: Path, tmp_path: Path) -> None:
+    execute(configure(domains, "sequential"), tmp_path / "first")
+    weights = tmp_path / "first" / "backbone.safetensors"
+    execute(configure(domains, "sequential", f"model.init={weights}", "tag=more"), tmp_path / "second")
+    assert json.loads((tmp_path / "second" / "provenance.json").read_text())["weights_loaded"] > 5
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(weights)
+    state["vocabulary.weight"] = torch.zeros(300, 8)
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(ConfigError, match=r"shapes differ: vocabulary.weight \(300, 8\) for \(256, 8\)"):
+        execute(configure(domains, "sequential", f"model.init={tmp_path / 'other.safetensors'}"), tmp_path / "third")
+    with pytest.raises(ConfigError, match="shapes differ: positions"):
+        execute(configure(domains, "sequential", f"model.init={weights}", "data.length=10"), tmp_path / "third")
+    assert not (tmp_path / "third").exists()
+
+
+def test_tokens_of_its_own_for_each_domain_are_refused(domains: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    bpe = ["data.tokens=bpe", "data.vocabulary=262", "data.length=5"]
+    with pytest.raises(ConfigError, match=r"words and numbers have tokens of their own; set data.tokenizer="):
+        execute(configure(domains, "er", *bpe), tmp_path / "run")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cache = Path(compose("config", overrides=["data=text"]).data.cache)
+    [file] = cache.glob("words-*.tokenizer.json")
+    execute(configure(domains, "er", *bpe, f"data.tokenizer={file}"), tmp_path / "run")  # int32 tokens in the memory
+    told = json.loads((tmp_path / "run" / "provenance.json").read_text())["data"]
+    assert told["tokenizer of words"] == told["tokenizer of numbers"] and told["tokenizer of words"][:12] in file.name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data=python_docs"], ["model, objective, view, probe.accuracy", "scenario=text"]),
+        (["objective=causal_lm"], ["objective is for text", "images"]),
+        (["scenario=text", "model=mlp"], ["model cannot take", "lm_nano"]),
+        (["scenario=text", "probe=[tokens,accuracy]"], ["probe.accuracy"]),
+        (["scenario=text", "scenario.datasets=[python_docs,digits]"], ["some are text"]),
+        (["scenario=text", "model.image_size=8"], ["model.image_size=8", "null"]),
+        (["scenario=text", "data=text", "data.root=/nowhere"], ["data.root=/nowhere", "a file or folder that exists"]),
+        (["scenario=text", "strategy=icarl"], ["iCaRL", "text has none"]),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else None,
+)
+def test_what_does_not_fit_is_told_before_torch(overrides: list[str], words: list[str]) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        found = " | ".join(problems(resolve(compose("config", overrides=overrides), [CONF], named=False)))
+    assert "\n" not in found and not [w for w in words if w.lower() not in found.lower()], found
+
+
+def test_loss_figures_have_their_direction() -> None:
+    import numpy as np
+
+    found = metrics.loss_summary(np.array([[2.0, 5.0], [3.5, 1.0]]), np.array([5.5, 5.5]))
+    assert found["average"] == 2.25 and found["learning"] == 1.5 and found["anytime"] == pytest.approx(2.125)
+    assert found["average_forgetting"] == found["forgetting_last_minus_learned"] == 1.5
+    assert found["backward_transfer"] == -1.5 and found["forward_transfer"] == 0.5
