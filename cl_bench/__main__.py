@@ -149,7 +149,8 @@ def _tell_best(lines: list[dict[str, Any]]) -> None:
     """Of a search: the run with the best score."""
     scores = {line["folder"]: line["score"] for line in lines if line.get("score") == line.get("score") and "folder" in line}
     if scores:
-        best = max(scores, key=lambda folder: scores[folder])
+        pick = min if "hydra.sweeper.direction=minimize" in sys.argv else max  # of losses the least
+        best = pick(scores, key=lambda folder: scores[folder])
         print(f"best of {len(lines)}: {scores[best]:.4f}, {best}")
 
 
