@@ -18,8 +18,8 @@ import yaml
 
 STREAMS = ("split_digits", "split_mnist5k", "split_fashion_mnist", "permuted_mnist5k", "gaussian_digits")
 SPACES = {  # strategy -> (what is searched, from, to)
-    "ewc": ("strength", 0.1, 1e4),
-    "ewc_online": ("strength", 0.1, 1e4),
+    "ewc": ("strength", 1.0, 1e6),
+    "ewc_online": ("strength", 1.0, 1e6),
     "si": ("strength", 0.01, 100),
     "mas": ("strength", 0.01, 100),
     "lwf": ("strength", 0.1, 30),
