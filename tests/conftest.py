@@ -82,9 +82,9 @@ def make_network():
     from cl_bench.core.learner import Network
     from cl_bench.models.mlp import mlp
 
-    def make() -> Network:
+    def make(batch_norm: bool = False) -> Network:
         torch.manual_seed(0)
-        backbone, dim = mlp(input_shape=(1, 3, 3), hidden=[5], batch_norm=False, pretrained=False)
+        backbone, dim = mlp(input_shape=(1, 3, 3), hidden=[5], batch_norm=batch_norm, pretrained=False)
         return Network(backbone, torch.nn.Linear(dim, 4))
 
     return make
@@ -110,8 +110,8 @@ def train():
     def train(learner, strategy, stream, steps: int) -> list[torch.Tensor]:
         strategy.prepare(learner, stream)
         history = []
-        for e in stream.experiences:
-            learner.network.train()
+        for number, e in enumerate(stream.experiences):
+            learner.train_mode(first_task=number == 0)
             strategy.before_task(learner, e)
             for step in range(steps if strategy.learns(e) else 0):
                 learner.step, learner.steps = step, steps

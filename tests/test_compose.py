@@ -43,3 +43,9 @@ def test_compose_refuses_what_does_more_than_add_terms(ewc) -> None:
 def test_compose_refuses_two_terms_of_one_name(make_learner, make_network, make_stream, train, ewc) -> None:
     with pytest.raises(AssertionError, match="ewc"):
         train(make_learner(make_network()), Compose(parts={"a": ewc(), "b": ewc()}), make_stream(2), steps=2)
+
+
+def test_compose_names_settings_where_they_stand(make_learner, make_network, make_stream) -> None:
+    both = Compose(parts={"er": ER(memory="balanced", memory_size=1, batch_size=8, strength=1.0)})
+    with pytest.raises(ConfigError, match=r"^strategy\.parts\.er\.memory_size=1 is fewer"):
+        both.prepare(make_learner(make_network()), make_stream(2))

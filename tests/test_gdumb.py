@@ -36,7 +36,7 @@ def test_gdumb_counts_follow_algorithm_1(size: int) -> None:
         for n in torch.randperm(len(given.train), generator=generator(3, "order", e.index, 0)).tolist():
             y = int(given.train.y[n])
             counts.setdefault(y, 0)
-            if counts[y] < size // len(counts):
+            if counts[y] < size / len(counts):
                 if sum(counts.values()) >= size:
                     counts[max(counts, key=lambda c: counts[c])] -= 1
                 counts[y] += 1
@@ -87,3 +87,11 @@ def test_cumulative_holds_everything_so_far(make_stream) -> None:
 @pytest.mark.parametrize("part", [GDumb(memory_size=9), Cumulative()])
 def test_compose_refuses_who_arranges(ewc, error, part) -> None:
     assert type(part).__name__ in error(lambda: Compose(parts={"one": part, "ewc": ewc()}))
+
+
+def test_gdumb_learns_batch_norm_statistics_anew_each_time(make_learner, make_network, make_stream, train) -> None:
+    learner = make_learner(make_network(batch_norm=True))
+    learner.batch_norm = "frozen"
+    train(learner, GDumb(memory_size=8), make_stream(2), steps=3)
+    means = [m.running_mean for m in learner.network.modules() if isinstance(m, torch.nn.BatchNorm1d)]
+    assert means and all(mean.abs().sum() > 0 for mean in means)

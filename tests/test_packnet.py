@@ -114,5 +114,7 @@ def test_packnet_keeps_old_tasks_to_the_bit(make_learner, make_stream, train) ->
 def test_packnet_refuses_a_share_that_leaves_nothing(make_learner, make_network, make_stream, error) -> None:
     text = error(lambda: PackNet(prune=0.1, train_share=0.5).prepare(make_learner(make_network()), make_stream()))
     assert "strategy.prune=0.1" in text and "task 2 of 3" in text and "45 weights" in text
+    text = error(lambda: PackNet(prune=1.0, train_share=0.5).prepare(make_learner(make_network()), make_stream()))
+    assert "strategy.prune=1.0 gives back all 45 weights" in text
     text = error(lambda: PackNet(prune=0.5, train_share=0.5).prepare(make_learner(Network(nn.Flatten(), nn.Linear(9, 5))), make_stream()))
     assert "row of weights per class" in text

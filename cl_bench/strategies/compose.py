@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,8 +30,11 @@ class Compose(Strategy):
                 )
 
     def prepare(self, learner: Learner, stream: Stream) -> None:
-        for part in self.parts.values():
-            part.prepare(learner, stream)
+        for name, part in self.parts.items():
+            try:
+                part.prepare(learner, stream)
+            except ConfigError as error:  # it knows its settings as strategy.*
+                raise ConfigError(re.sub(r"\bstrategy\.(?=\w+=)", f"strategy.parts.{name}.", str(error))) from error
 
     def before_task(self, learner: Learner, task: Experience) -> None:
         for part in self.parts.values():

@@ -16,7 +16,7 @@ from cl_bench.strategies.rehearsal import Rehearsal
 class ERACE(Rehearsal):
     """ER-ACE (2104.05025): loss(new, over the batch's classes and those never seen) + loss(remembered, over all seen).
 
-    Both within what the objective leaves open.
+    Both within what the objective leaves open. The formula names the batch's classes alone; the authors' code opens the unseen ones too.
     """
 
     needs_classes: ClassVar[bool] = True

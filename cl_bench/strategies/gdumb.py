@@ -20,7 +20,7 @@ from cl_bench.strategies.memory import one_of_each
 
 
 class GDumb(Strategy):
-    """GDumb (2010.07638): experience t becomes the memory's content after task t, learned from the initial weights.
+    """GDumb (Prabhu, Torr, Dokania, ECCV 2020): experience t becomes the memory's content after task t, learned from the initial weights.
 
     Under `own` the loss is over all classes seen, for remembered examples come with the new experience.
     """
@@ -41,6 +41,7 @@ class GDumb(Strategy):
         return replace(stream, experiences=tuple(experiences))
 
     def prepare(self, learner: Learner, stream: Stream) -> None:
+        learner.batch_norm = "train"  # statistics start anew with the weights
         self.initial = copy.deepcopy(learner.network.state_dict())  # a restart makes the same: no state
 
     def before_task(self, learner: Learner, task: Experience) -> None:
@@ -49,9 +50,9 @@ class GDumb(Strategy):
 
 
 def greedy(stream: Stream, size: int, seed: int) -> list[Tensor]:
-    """Algorithm 1 of 2010.07638: after each experience, the places kept among all examples of the stream.
+    """Algorithm 1 of the paper: after each experience, the places kept among all examples of the stream.
 
-    A class below its share of size // (classes met) takes an example; a full memory gives up one of its largest class.
+    A class below its share of size / (classes met) takes an example; a full memory gives up one of its largest class.
     """
     kept: dict[int, list[int]] = defaultdict(list)
     chance, held, start, contents = random.Random(fold(seed, "greedy")), 0, 0, []
@@ -59,7 +60,7 @@ def greedy(stream: Stream, size: int, seed: int) -> list[Tensor]:
         classes = e.train.y.tolist()
         for n in torch.randperm(len(classes), generator=generator(seed, "order", e.index, 0)).tolist():  # as the loop would meet them
             mine = kept[classes[n]]
-            if len(mine) >= size // len(kept):
+            if len(mine) * len(kept) >= size:
                 continue
             if held == size:
                 largest = max(kept.values(), key=len)

@@ -15,6 +15,7 @@ from cl_bench.core.learner import Learner
 from cl_bench.core.types import Batch, Examples, Experience, Output, Stream
 from cl_bench.strategies.base import Strategy
 from cl_bench.strategies.memory import one_of_each
+from cl_bench.strategies.passes import features
 from cl_bench.strategies.teacher import Teacher
 
 AT_ONCE = 512  # examples in a forward pass of herding; speed only
@@ -55,7 +56,7 @@ class ICaRL(Strategy):
         assert isinstance(batch.task, int)  # new examples come from one experience
         raw, y, old = batch.raw, batch.y, self.old[batch.task]
         if self.num_kept:
-            index = torch.randint(0, self.num_kept, (self.batch_size,), generator=learner.rng).to(learner.device)
+            index = torch.randint(0, self.num_kept, (self.batch_size,), generator=learner.rng).to(learner.device, non_blocking=True)
             raw, y = torch.cat([raw, self.raw[index]]), torch.cat([y, self.y[index]])
         output = learner.teach(Batch(raw, y, batch.task))
         target = F.one_hot(y, len(old)).to(output.outputs.dtype)
@@ -69,22 +70,16 @@ class ICaRL(Strategy):
         """Choose the new exemplars, shorten the old, and take the means of all."""
         self.teacher.become(learner.network)
         pool = Examples.concatenate([Examples(self.raw[: self.num_kept], self.y[: self.num_kept]), task.train.to(learner.device)])
-        features = self.features(learner, pool.raw)
+        found = F.normalize(torch.cat([f for f, _ in features(learner, pool, AT_ONCE)]))
         classes = pool.y.unique().tolist()
         share, kept = self.memory_size // len(classes), []
         for c in classes:
             places = (pool.y == c).nonzero().flatten()
-            kept.append(places[herd(features[places], share)] if c in task.classes else places[:share])
-            self.head.prototypes[c], self.head.known[c] = F.normalize(features[kept[-1]].mean(0), dim=0), True
+            kept.append(places[herd(found[places], share)] if c in task.classes else places[:share])
+            self.head.prototypes[c], self.head.known[c] = F.normalize(found[kept[-1]].mean(0), dim=0), True
         index = torch.cat(kept)
         self.num_kept = len(index)
         self.raw[: self.num_kept], self.y[: self.num_kept] = pool.raw[index], pool.y[index]
-
-    @torch.no_grad()
-    def features(self, learner: Learner, raw: Tensor) -> Tensor:
-        """[N, D] of length 1, as the network in evaluation mode has them."""
-        found = [self.teacher.network.features(learner.view(part, None)) for part in raw.split(AT_ONCE)]
-        return F.normalize(torch.cat(found))
 
     def state_dict(self) -> dict[str, Any]:
         own = {"raw": self.raw, "y": self.y, "num_kept": self.num_kept, "teacher": self.teacher.state_dict()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +20,7 @@ class LwF(Strategy):
     """LwF (1606.09282): strength * sum over old heads of KL(softmax(old / T) || softmax(new / T)), mean over the batch.
 
     Where tasks share logits (all, seen) the old classes are one head; under `own` each old task has its own.
+    The paper's warm-up, the new head alone first, is left out.
     """
 
     needs_boundaries: ClassVar[bool] = True
@@ -29,14 +30,12 @@ class LwF(Strategy):
 
     def prepare(self, learner: Learner, stream: Stream) -> None:
         self.teacher = Teacher(learner.network)
-        self.heads: dict[int, Tensor] = {}  # experience -> bool [heads, C], the old heads when it comes
+        self.heads: dict[int, list[Tensor]] = {}  # experience -> the old heads when it comes, those of a size [H, K] together
         for number, e in enumerate(stream.experiences[1:], start=1):
             before = stream.experiences[:number]
             old = [stream.seen(before[-1].index)] if learner.objective.shares_logits else sorted({b.classes for b in before})
-            heads = torch.zeros(len(old), stream.num_classes, dtype=torch.bool)
-            for row, classes in zip(heads, old, strict=True):
-                row[list(classes)] = True
-            self.heads[e.index] = heads.to(learner.device)
+            sizes = sorted({len(classes) for classes in old})
+            self.heads[e.index] = [torch.tensor([c for c in old if len(c) == size], device=learner.device) for size in sizes]
 
     def before_task(self, learner: Learner, task: Experience) -> None:
         self.teacher.become(learner.network)
@@ -56,11 +55,12 @@ class LwF(Strategy):
         self.teacher.load_state_dict(state["teacher"])
 
 
-def distil(new: Tensor, old: Tensor, heads: Tensor, temperature: float) -> Tensor:
-    """Sum over heads bool [H, C] of KL(old || new), each softmax among the head's logits; mean over new, old [..., C]."""
+def distil(new: Tensor, old: Tensor, heads: Sequence[Tensor], temperature: float) -> Tensor:
+    """Sum over heads, classes [H, K] of a size together, of KL(old || new) within a head; mean over new, old [..., C]."""
 
-    def log_p(logits: Tensor) -> Tensor:  # [..., H, C]; huge but finite outside the head, where -inf would make 0 * inf
+    def log_p(logits: Tensor, classes: Tensor) -> Tensor:  # [..., H, K]
         exact = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision loses small differences
-        return (exact.unsqueeze(-2) / temperature).masked_fill(~heads, torch.finfo(exact.dtype).min).log_softmax(-1)
+        return (exact.index_select(-1, classes.view(-1)).view(*new.shape[:-1], *classes.shape) / temperature).log_softmax(-1)
 
-    return F.kl_div(log_p(new), log_p(old), log_target=True, reduction="sum") / new[..., 0].numel()
+    parts = [F.kl_div(log_p(new, h), log_p(old, h), log_target=True, reduction="sum") for h in heads]
+    return sum(parts[1:], parts[0]) / new[..., 0].numel()

@@ -39,9 +39,13 @@ class Reservoir:
         winners = {slot: i for i, slot in enumerate(slots) if slot < self.size}  # of two claims the later stays
         if not winners:
             return
-        to = torch.tensor(list(winners.keys()), device=self.device)
-        source = torch.tensor(list(winners.values()), device=self.device)
+        to = self.place(torch.tensor(list(winners.keys())))
+        source = self.place(torch.tensor(list(winners.values())))
         self.write(to, source, {"raw": raw, "y": y, "task": task, "outputs": outputs})
+
+    def place(self, numbers: Tensor) -> Tensor:
+        """On the device, without waiting for it."""
+        return numbers.to(self.device, non_blocking=True)
 
     def write(self, to: Tensor, source: Tensor, new: dict[str, Any]) -> None:
         """Slots `to` take the new examples at `source`."""
@@ -54,7 +58,7 @@ class Reservoir:
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
         """count examples with replacement: raw, y, task and, where kept, outputs."""
-        index = torch.randint(0, len(self), (count,), generator=rng).to(self.device)
+        index = self.place(torch.randint(0, len(self), (count,), generator=rng))
         return tuple(column.index_select(0, index) for column in self.columns.values())
 
     def state_dict(self) -> dict[str, Any]:
@@ -80,7 +84,7 @@ class Balanced(Reservoir):
         self.columns["key"] = torch.zeros(size + 1, dtype=torch.float64, device=device)
 
     def add(self, raw: Tensor, y: Tensor, task: Tensor | int, rng: torch.Generator, outputs: Tensor | None = None) -> None:
-        held, fresh = len(self), torch.rand(len(y), generator=rng, dtype=torch.float64).to(self.device)
+        held, fresh = len(self), self.place(torch.rand(len(y), generator=rng, dtype=torch.float64))
         self.num_seen += len(y)
         key, label = torch.cat([self.columns["key"][:held], fresh]), torch.cat([self.y[:held], y])
         order = (label + key).argsort()  # class by class, each by its keys

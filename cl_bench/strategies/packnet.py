@@ -52,6 +52,8 @@ class PackNet(Strategy):
         self.opens, self.kepts = split(self.open, self.parameters), split(self.kept, self.parameters)
 
     def refuse_crowds(self, size: int, name: str, tasks: int) -> None:
+        if tasks > 1 and round(self.prune * size) == size:
+            raise ConfigError(f"strategy.prune={self.prune} gives back all {size} weights of {name}, so that no task keeps any; give less")
         free = size
         for n in range(tasks):
             if not free:

@@ -22,8 +22,9 @@ from cl_bench.strategies.base import Strategy
 class PNN(Strategy):
     """Progressive neural networks (1606.04671): h_i = f(W_i h_{i-1} + U_i relu(V_i [alpha_j h_{i-1}^(j)]_{j<k})) in column k.
 
-    Only the column of the current task learns, from its own classes. No task is told at test: the logit of a
-    class comes from the latest column whose task has it, so what returns (permuted, rotated) is asked of the latest only.
+    Every column starts from the model's own first weights. Only the column of the current task learns, from its own classes.
+    No task is told at test: the logit of a class comes from the latest column whose task has it, so what returns
+    (permuted, rotated) is asked of the latest only.
     """
 
     needs_boundaries: ClassVar[bool] = True
@@ -49,7 +50,7 @@ class PNN(Strategy):
                 body.set_submodule(name, before[-1])
         adapters = [Adapter(head, n, self.scale) for n in range(1, count)]
         network.backbone = self.columns = Columns(bodies)
-        network.head = self.heads = Heads([copy.deepcopy(head) for _ in range(count)], adapters, owners(self.own))
+        network.head = self.heads = Heads([copy.deepcopy(head) for _ in range(count)], adapters, owners(self.own), head.in_features)
         learner.batch_norm = "train"  # a column's statistics are its own and stand still with it
         learner.parameters = list(network.parameters())
         learner.new_optimizer()
@@ -100,7 +101,7 @@ class Adapter(nn.Module):
 
     def forward(self, sources: Sequence[Tensor]) -> Tensor:
         scaled = [alpha * h for alpha, h in zip(self.alpha, sources, strict=True)]
-        return self.lift(F.relu(self.reduce(torch.cat(scaled, 1))))
+        return self.lift(F.relu(self.reduce(torch.cat(scaled, 1) if len(scaled) > 1 else scaled[0])))
 
 
 class Tap(nn.Module):
@@ -121,7 +122,7 @@ class Tap(nn.Module):
 
 
 class Columns(nn.Module):
-    """images -> features of the columns up to the current one, zeros for those to come, [B, T * D]."""
+    """images -> features of the columns up to the current one [B, k * D]; in evaluation zeros for those to come, [B, T * D]."""
 
     def __init__(self, bodies: Sequence[nn.Module]):
         super().__init__()
@@ -138,21 +139,22 @@ class Columns(nn.Module):
         for n in range(max(self.current, 0) + 1):
             with torch.set_grad_enabled(torch.is_grad_enabled() and n == self.current):
                 found.append(self.bodies[n](x))
-        return F.pad(torch.cat(found, 1), (0, (len(self.bodies) - len(found)) * found[0].shape[1]))
+        features = torch.cat(found, 1)
+        return features if self.training else F.pad(features, (0, (len(self.bodies) - len(found)) * found[0].shape[1]))
 
 
 class Heads(nn.Module):
-    """Features [B, T * D] -> logits [B, C]: of the current column in training, of every class's own column otherwise."""
+    """Features [B, k * D] -> logits [B, C]: of the current column in training, of every class's own column otherwise."""
 
     owner: Tensor
 
-    def __init__(self, heads: Sequence[nn.Module], adapters: Sequence[nn.Module], owner: Tensor):
+    def __init__(self, heads: Sequence[nn.Module], adapters: Sequence[nn.Module], owner: Tensor, dim: int):
         super().__init__()
-        self.heads, self.adapters, self.current = nn.ModuleList(heads), nn.ModuleList(adapters), -1
+        self.heads, self.adapters, self.current, self.dim = nn.ModuleList(heads), nn.ModuleList(adapters), -1, dim
         self.register_buffer("owner", owner, persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        parts = features.chunk(len(self.heads), 1)
+        parts = features.split(self.dim, 1)
 
         def column(n: int) -> Tensor:
             own = self.heads[n](parts[n])
