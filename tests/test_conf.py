@@ -21,7 +21,7 @@ TEXT = [  # only beside each other; scenario=text brings the rest
     *(("model", name) for name in ("lm_nano", "lm_xs", "lm_s")),
     *(("objective", "causal_lm"), ("view", "tokens"), ("probe", "tokens")),
 ]
-NEED_CLASSES = ("er_ace", "gdumb", "icarl", "nmc", "packnet", "pnn", "ranpac")  # and text has none
+NEED_CLASSES = ("er_ace", "gdumb", "icarl", "nmc", "packnet", "paint", "pnn", "ranpac")  # and text has none
 COSTLY = ("resnet101", "resnet152", "bit_50", "bit_101", "vit_b", "vit_s_in21k", "vit_b_in21k")  # built on torch's meta device
 
 

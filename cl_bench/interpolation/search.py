@@ -146,7 +146,7 @@ def root(points: Mapping[float, float], left: float, right: float) -> float:
     middle, half = (left + right) / 2, (right - left) / 2
     powers = np.polynomial.polynomial.polyvander((near - middle) / half, len(near) - 1)
     fit = np.polynomial.Polynomial(np.linalg.lstsq(powers, np.array([points[a] for a in near]), rcond=None)[0])
-    inside = [middle + half * float(z.real) for z in fit.deriv().roots() if abs(z.imag) < 1e-9 and -1 < z.real < 1]
+    inside = [middle + half * float(z.real) for z in np.asarray(fit.deriv().roots(), complex) if abs(z.imag) < 1e-9 and -1 < z.real < 1]
     ends = [best] if best in (left, right) else []
     return min([*ends, *inside], key=lambda a: fit((a - middle) / half), default=best)
 
