@@ -35,7 +35,7 @@ def regression(x: Tensor, y: Tensor, count: int, decay: float, steps: int) -> tu
     z = (x - mean) / scale
     weight = torch.zeros(count, x.shape[1], dtype=x.dtype, device=x.device, requires_grad=True)
     bias = torch.zeros(count, dtype=x.dtype, device=x.device, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=steps, line_search_fn="strong_wolfe", tolerance_change=0.0)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=steps, line_search_fn="strong_wolfe", tolerance_grad=1e-10, tolerance_change=0.0)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
