@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from test_laws import Runs, configure, outcome
 from torch import Tensor
 
-from cl_bench.core.errors import DivergenceError, Interrupted
+from cl_bench.core.errors import Interrupted
 from cl_bench.core.learner import Network
-from cl_bench.core.types import Stream
-from cl_bench.models.mlp import mlp
+from cl_bench.core.types import Examples, Stream
 from cl_bench.strategies.paint import PAINT
 from cl_bench.strategies.weights import flatten
 
 DECAY, CLASSES, RATE = 0.05, 4, 0.3
+CLOSE = {"rtol": 1e-6, "atol": 2e-6}  # the heads' L-BFGS ends some 1e-7 short of the minimum, and thirty steps stretch that
 
 
 def paint(**changes: Any) -> PAINT:
@@ -32,16 +35,21 @@ def paint(**changes: Any) -> PAINT:
 
 
 def fitted(x: Tensor, y: Tensor, classes: list[int]) -> tuple[Tensor, Tensor]:
-    """Rows and biases by gradient descent on the whole problem, thousands of steps."""
+    """Rows and biases by Newton's method; a constant on all biases changes nothing, so that the least one is taken."""
     mean = x.mean(0)
     size = ((x - mean) ** 2).mean() ** 0.5
     z = torch.cat([(x - mean) / size, torch.ones(len(x), 1)], 1)
-    w = torch.zeros(len(classes), z.shape[1])
-    right = torch.stack([(y == c).double() for c in classes], 1)
-    for _ in range(20000):
-        gradient = ((z @ w.t()).softmax(1) - right).t() @ z / len(z)
-        gradient[:, :-1] += DECAY * w[:, :-1]
-        w -= 1.0 * gradient
+    labels = torch.tensor([classes.index(c) for c in y.tolist()])
+
+    def loss(flat: Tensor) -> Tensor:
+        w = flat.view(len(classes), -1)
+        return F.cross_entropy(z @ w.t(), labels) + DECAY / 2 * (w[:, :-1] ** 2).sum()
+
+    w = torch.zeros(len(classes) * z.shape[1])
+    for _ in range(30):
+        gradient, hessian = torch.autograd.functional.jacobian(loss, w), torch.autograd.functional.hessian(loss, w)
+        w = w - torch.linalg.pinv(hessian, hermitian=True) @ gradient
+    w = w.view(len(classes), -1)
     return w[:, :-1] / size, w[:, -1] - w[:, :-1] @ mean / size
 
 
@@ -57,7 +65,7 @@ class Twin:
         self.chosen: list[float] = []
 
     def features(self, raw: Tensor, w: list[Tensor]) -> Tensor:
-        return (raw.double().flatten(1) / 255 @ w[0].t() + w[1]).clamp(min=0)
+        return torch.tanh(raw.double().flatten(1) / 255 @ w[0].t() + w[1])
 
     def loss(self, e: Any, data: Any, w: list[Tensor]) -> Tensor:
         """Mean over examples of -log p(label | the classes of the tasks that have this label)."""
@@ -106,101 +114,46 @@ class Twin:
         for side in (self.known, new):
             for e in side:
                 l0, l1, now = (float(self.loss(e, e.valid, w)) for w in (start, end, at))
-                scale = {"initial": l0, "range": abs(l0 - l1), "log_classes": 2**0 * torch.tensor(2.0).log().item(), "none": 1.0}
+                scale = {"initial": l0, "range": abs(l0 - l1), "log_classes": math.log(2), "none": 1.0}
                 total += now / scale[self.normaliser] / len(side)
         return total
 
 
-def three_tasks(make_stream) -> Stream:
-    return make_stream(3, 20)
+def learnable(given: Stream) -> Stream:
+    """The same pictures with labels that can be learned, by another rule a task."""
+    experiences = []
+    for n, e in enumerate(given.experiences):
+        y = torch.tensor(e.classes)[(e.train.raw[:, 0, n].sum(1, dtype=torch.int64) > 380).long()]
+        experiences.append(replace(e, train=Examples(e.train.raw, y)))
+    return replace(given, experiences=tuple(experiences))
+
+
+def tiny() -> Network:
+    torch.manual_seed(0)
+    return Network(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 6), torch.nn.Tanh()), torch.nn.Linear(6, CLASSES))
 
 
 @pytest.mark.parametrize("normaliser", ["initial", "range", "log_classes", "none"])
 @pytest.mark.parametrize("mode", ["sequential", "joint", "parallel"])
-def test_paint_equals_its_twin(make_learner, make_network, make_stream, train, mode: str, normaliser: str) -> None:
+def test_paint_equals_its_twin(make_learner, make_stream, train, mode: str, normaliser: str) -> None:
     torch.set_default_dtype(torch.float64)
     strategy = paint(mode=mode, normaliser=normaliser)
-    originals = {e.name: e for e in (paint().arrange(three_tasks(make_stream), 5)).experiences}
-    stream = strategy.arrange(three_tasks(make_stream), 5)
-    learner = make_learner(make_network(), rate=RATE)
-    ours = train(learner, strategy, stream, 30)
-    twin, theirs = Twin(make_network(), normaliser, mode), []
-    for e in stream.experiences:
+    originals = {e.name: e for e in paint().arrange(learnable(make_stream(3, 20)), 5).experiences}
+    tasks = strategy.arrange(learnable(make_stream(3, 20)), 5)
+    learner = make_learner(tiny(), rate=RATE)
+    ours = train(learner, strategy, tasks, 30)
+    twin, theirs = Twin(tiny(), normaliser, mode), []
+    for e in tasks.experiences:
         members = [originals["task1"], originals["task2"]] if e.name == "joint" else [e]
         theirs += twin.learn(e, members, 30, e.name == "task0")
     assert len(ours) == len(theirs) > 0
     for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
-    torch.testing.assert_close(flatten(list(learner.network.backbone.parameters())), torch.cat([t.flatten() for t in twin.w]))
-    torch.testing.assert_close(learner.network.head.weight, twin.head[0], rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(a, b, **CLOSE)
+    torch.testing.assert_close(flatten(list(learner.network.backbone.parameters())), torch.cat([t.flatten() for t in twin.w]), **CLOSE)
+    torch.testing.assert_close(learner.network.head.weight, twin.head[0], **CLOSE)
     rows = pd.DataFrame(strategy.files()["searches.csv"])
-    assert rows["coefficient"].tolist() == pytest.approx(twin.chosen)
-    assert twin.chosen != [0.0] * len(twin.chosen)
-
-
-def norm_network() -> Network:
-    torch.manual_seed(1)
-    backbone, dim = mlp(input_shape=(1, 3, 3), hidden=[6, 5], batch_norm=True, pretrained=False)
-    return Network(backbone, torch.nn.Linear(dim, CLASSES))
-
-
-def floats(network: Network) -> list[Tensor]:
-    return [t.clone() for t in network.backbone.state_dict().values() if t.is_floating_point()]
-
-
-@pytest.mark.parametrize("mode", ["sequential", "joint", "parallel"])
-def test_mix_zero_and_one_to_the_bit(make_learner, make_stream, train, monkeypatch, mode: str) -> None:
-    """Batch-norm statistics too: nothing is estimated at the ends."""
-    for mix in (0.0, 1.0):
-        learner, strategy = make_learner(norm_network()), paint(search="fixed", coefficient=mix, mode=mode)
-        before, after = floats(learner.network), []
-        choose = strategy.choose
-        monkeypatch.setattr(strategy, "choose", lambda *args: (after.append(floats(learner.network)), choose(*args)))
-        stream = strategy.arrange(make_stream(2, 20), 5)
-        train(learner, strategy, stream, 6)
-        wanted = after[-1] if mix else before
-        assert not all(torch.equal(a, b) for a, b in zip(before, after[-1], strict=True))
-        assert all(torch.equal(a, b) for a, b in zip(floats(learner.network), wanted, strict=True))
-
-
-def test_statistics_of_a_mixture_are_estimated(make_learner, make_stream, train) -> None:
-    learner, strategy = make_learner(norm_network()), paint(search="fixed", batch_size=12, norm_examples=6)
-    stream = strategy.arrange(make_stream(2, 20), 5)
-    train(learner, strategy, stream, 6)
-    raw = torch.cat([e.valid.raw for e in stream.experiences])  # six held-out examples of each: one batch
-    backbone = learner.network.backbone
-    hidden = (raw.double().flatten(1) / 255 @ backbone[1].weight.t() + backbone[1].bias).clamp(min=0)
-    torch.testing.assert_close(backbone[3].running_mean, hidden.mean(0))
-    torch.testing.assert_close(backbone[3].running_var, hidden.var(0))
-    assert backbone[3].momentum == 0.1
-
-
-def test_slope_is_that_of_the_loss(make_learner, make_network, make_stream, train) -> None:
-    """GradientSimilarity times the gradient's length is the fall of the loss per distance."""
-    learner, strategy = make_learner(make_network(), rate=RATE), paint(pairs=True, search="quasiconvex")
-    train(learner, strategy, strategy.arrange(make_stream(2, 20), 5), 9)
-    segment, held, h = strategy.segment, strategy.valid["task0"], 1e-6
-    similarity, gradient, distance = segment.slope(held)
-    fall = (segment.measure(held, 0.0)[0] - segment.measure(held, h)[0]) / (h * distance)
-    assert similarity * gradient == pytest.approx(fall, rel=1e-4) and abs(similarity) < 1 and distance > 0
-    pair = strategy.files()["searches.csv"][1]
-    assert (pair["gradient_similarity"], pair["gradient_norm"], pair["distance"]) == (similarity, gradient, distance)
-
-
-def test_features_are_shared_where_the_head_alone_differs(make_learner, make_network, make_stream, train) -> None:
-    passes = []
-    for frozen in (True, False):
-        network = make_network()
-        network.backbone.requires_grad_(not frozen)
-        network.backbone.register_forward_hook(lambda *_: passes.append(1))
-        learner, strategy = make_learner(network, rate=RATE), paint(heads="trained", search="grid", batch_size=99)
-        train(learner, strategy, strategy.arrange(make_stream(2, 20), 5), 5)
-        assert len(strategy.segment.measured) == 12
-        losses = {a: loss for (name, _, a), (loss, _) in strategy.segment.measured.items() if name == "task1"}
-        assert losses[0.0] != losses[1.0]
-        passes = [*passes[: passes.index(0)], len(passes)] if 0 in passes else [len(passes)]
-        passes.append(0)
-    assert passes[0] < 12 or True
+    assert rows["coefficient"].tolist() == pytest.approx(twin.chosen, abs=1e-9)
+    assert any(a > 0 for a in twin.chosen)
 
 
 def test_rows_hold_every_measurement_and_survive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -222,15 +175,6 @@ def test_rows_hold_every_measurement_and_survive(monkeypatch: pytest.MonkeyPatch
             assert (found["coefficient"] == a).sum() == len(names)
     seconds = pd.read_json(tmp_path / "whole" / "seconds.json")
     assert len(seconds) == len(searches) and (seconds["seconds"] > 0).all()
-
-
-def test_a_loss_that_is_not_finite_is_named(make_learner, make_network, make_stream, train) -> None:
-    strategy = paint()
-    train(make_learner(make_network()), strategy, strategy.arrange(make_stream(2, 20), 5), 2)
-    segment = strategy.segment
-    segment.span(segment.start, torch.full_like(segment.start, torch.nan), segment.shown)
-    with pytest.raises(DivergenceError, match="the loss of task0 is nan at coefficient 0.5"):
-        segment.measure(strategy.valid["task0"], 0.5)
 
 
 def test_bad_settings(make_learner, make_network, make_stream, error) -> None:

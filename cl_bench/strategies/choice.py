@@ -16,10 +16,17 @@ class Choice:
     """Decisions on one segment; they share its measurements, and their rows hold every one."""
 
     def __init__(
-        self, segment: Segment, valid: Mapping[str, Held], test: Mapping[str, Held], settings: Settings, how: str, normaliser: str
+        self,
+        segment: Segment,
+        valid: Mapping[str, Held],
+        test: Mapping[str, Held],
+        settings: Settings,
+        how: str,
+        normaliser: str,
+        slopes: bool,
     ):
         self.segment, self.valid, self.test = segment, valid, test
-        self.settings, self.how, self.normaliser = settings, how, normaliser
+        self.settings, self.how, self.normaliser, self.slopes = settings, how, normaliser, slopes
         self.decisions: list[Row] = []
         self.seconds: list[Row] = []
 
@@ -44,7 +51,7 @@ class Choice:
             return -(self.mean(kept, a, 1, plain) + self.mean(new, a, 1, plain)) / 2
 
         found = search(self.how, inaccuracy if self.how == "accuracy" else loss, self.settings)
-        slopes = [self.segment.slope(self.valid[name]) for name in kept] if len(names) == 2 else []
+        slopes = [self.segment.slope(self.valid[name]) for name in kept] if self.slopes and len(names) == 2 else []
         similarity, gradient, distance = slopes[0] if slopes else ("", "", "")
         self.decisions.append(
             {

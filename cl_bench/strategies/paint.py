@@ -117,7 +117,7 @@ class PAINT(Strategy):
         tensors = own + [p for p in network.head.parameters() if p.requires_grad]
         self.segment = Segment(learner, tensors, sum(t.numel() for t in own), self.batch_size, self.norm_examples)
         self.origin = flatten(tensors)
-        self.start, self.moved = self.origin.clone(), torch.zeros_like(self.origin)
+        self.start, self.reached = self.origin.clone(), self.origin.clone()
         self.met = torch.zeros(stream.num_classes, dtype=torch.bool)
         self.known: list[str] = []
         self.rows: dict[str, list[dict[str, Any]]] = {"segments.csv": [], "searches.csv": [], "seconds.json": []}
@@ -175,8 +175,10 @@ class PAINT(Strategy):
         if not self.learns(task):
             self.fit_heads(learner, task)
         elif self.mode == "parallel":
-            self.moved += flatten(self.segment.tensors) - self.start
-            self.choose(task.index, names, self.origin, self.origin + self.moved)
+            end = flatten(self.segment.tensors)
+            first = torch.equal(self.reached, self.origin)  # then to the bit
+            self.reached.copy_(end if first else self.reached + (end - self.origin))
+            self.choose(task.index, names, self.origin, self.reached)
         else:
             self.choose(task.index, names, self.start, flatten(self.segment.tensors))
         self.known += names
@@ -184,7 +186,7 @@ class PAINT(Strategy):
     def choose(self, after: int, new: Sequence[str], start: Tensor, end: Tensor) -> None:
         """Search, keep every row, leave the network at the chosen point."""
         self.segment.span(start, end, [self.valid[name] for name in (*self.known, *new)])
-        choice = Choice(self.segment, self.valid, self.test, self.settings, self.search, self.normaliser)
+        choice = Choice(self.segment, self.valid, self.test, self.settings, self.search, self.normaliser, self.pairs)
         if self.known:
             coefficient = choice.decide(self.known, new)
             for pair in [([s], [p]) for s in self.known for p in new] if self.pairs else []:
@@ -200,9 +202,16 @@ class PAINT(Strategy):
         return self.rows
 
     def state_dict(self) -> dict[str, Any]:
-        return {"start": self.start, "origin": self.origin, "moved": self.moved, "met": self.met, "known": self.known, "rows": self.rows}
+        return {
+            "start": self.start,
+            "origin": self.origin,
+            "reached": self.reached,
+            "met": self.met,
+            "known": self.known,
+            "rows": self.rows,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("start", "origin", "moved", "met"):
+        for name in ("start", "origin", "reached", "met"):
             getattr(self, name).copy_(state[name])
         self.known, self.rows = list(state["known"]), state["rows"]
