@@ -47,6 +47,7 @@ def test_composes_and_binds(group: str, name: str) -> None:
         **{
             ("data", name): ["scenario=pretrain"] for name in ("pets", "flowers102", "cars", "dtd", "gtsrb", "sun397")
         },  # five tasks do not divide their classes
+        **{("experiment", f"paint/{name}"): ["model.init=scratch"] for name in ("offline", "in_a_row")},  # start from another run's file
         **{("probe", p): [f"probe=[accuracy,{p}]"] for p in choices("probe") if p not in ("accuracy", "tokens")},
     }.get((group, name), ["scenario=text"] if (group, name) in TEXT else [])
     if group == "tuned":  # offline/<stream>_<strategy>

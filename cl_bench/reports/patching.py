@@ -41,16 +41,16 @@ def read(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 def pairs(segments: pd.DataFrame, searches: pd.DataFrame) -> pd.DataFrame:
     """One row for each kept and new task that were searched for alone: the search beside the grids, tests, and transfer."""
     lines = []
-    at = segments.set_index(["folder", "after", "on", "part"]).sort_index()
+    measured = {key: part.set_index("coefficient") for key, part in segments.groupby(["folder", "after", "on", "part"])}
     for row in searches.to_dict("records"):
         names = [row["kept"], row["new"]]
         if any("+" in name for name in names) or row["gradient_similarity"] == "":
             continue
         curves = {
-            (name, part): at.loc[(row["folder"], row["after"], name, part)].set_index("coefficient")
+            (name, part): measured[row["folder"], row["after"], name, part]
             for name in names
             for part in ("valid", "test")
-            if (row["folder"], row["after"], name, part) in at.index
+            if (row["folder"], row["after"], name, part) in measured
         }
         lines.append(_pair(row, names, curves))
     if not lines:
