@@ -42,7 +42,7 @@ def along(segments: pd.DataFrame, what: str) -> Figure:
     for axes in panels[len(names) :]:
         axes.remove()
     handles = {label: h for axes in panels[: len(names)] for h, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", frameon=False, ncols=len(handles))
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", frameon=False, ncols=columns)
     return figure
 
 
