@@ -101,6 +101,12 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
+    def leave(self, files: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """What a strategy leaves: rows of one kind a file, x.csv or, for what differs from run to run, x.json."""
+        for name, rows in files.items():
+            lines = [tuple(rows[0]), *(map(str, row.values()) for row in rows)] if rows else []
+            write(self.path / name, json.dumps(rows, indent=1) if name.endswith(".json") else _csv(lines))
+
     def cut(self, count: int) -> None:
         """Keep the first count rows: those that the checkpoint knows of."""
         if self.rows_file.exists():
@@ -199,7 +205,7 @@ def _table_text(afters: Sequence[int], tasks: Sequence[str], cells: metrics.Matr
     return _csv([("after", *tasks), *((str(a), *map(_cell, row)) for a, row in zip(afters, cells, strict=True))])
 
 
-def _csv(lines: Iterable[Sequence[str]]) -> str:
+def _csv(lines: Iterable[Iterable[str]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()

@@ -123,6 +123,7 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
             learner.reseed("after task", experience.index)
             with progress.phase("after_task"):
                 strategy.after_task(learner, experience)
+            saver.folder.leave(strategy.files())
         if experience.looked:
             look(experience.index)
             saver.save(learner, strategy, progress, (number + 1, 0))

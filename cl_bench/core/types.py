@@ -78,12 +78,14 @@ class Stream:
     """Experiences in order and tests, of a task or of the whole; num_classes is known before training.
 
     subclasses: task -> the data's classes behind each label, where labels stand for more than one.
+    class_names: data set -> names of its classes by label, where it has any.
     """
 
     experiences: Sequence[Experience]
     tests: Mapping[str, Test]
     num_classes: int
     subclasses: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -30,7 +30,10 @@ BROKEN = (
     *(RuntimeError, URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError),  # on the way
     *(EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error),  # in the archive
 )
-FOLDERS = {"OxfordIIITPet": "oxford-iiit-pet", "Flowers102": "flowers-102", "StanfordCars": "stanford_cars"}  # torchvision's names
+FOLDERS = {  # torchvision's names
+    **{"OxfordIIITPet": "oxford-iiit-pet", "Flowers102": "flowers-102", "StanfordCars": "stanford_cars"},
+    **{"DTD": "dtd", "GTSRB": "gtsrb", "STL10": "stl10_binary", "EuroSAT": "eurosat", "SUN397": "SUN397"},
+}
 IDX = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
 
 
@@ -109,14 +112,18 @@ def arrays(name: str, kind: str, root: Path) -> tuple[Examples, Examples]:
     return train, test
 
 
-def pictures(name: str, kind: str, root: Path, parts: Sequence[Sequence[str]], size: int) -> list[Examples]:
-    """Parts of one or more of torchvision's splits each, decoded at one size; of Stanford Cars torchvision fetches nothing any more."""
+def pictures(name: str, kind: str, root: Path, parts: Sequence[Sequence[str]], size: int) -> tuple[list[Examples], list[str]]:
+    """(parts of one or more of torchvision's splits each, decoded at one size; class names, where torchvision has them).
+
+    Of Stanford Cars torchvision fetches nothing any more; what has no splits is one part, [[all]].
+    """
     from torchvision import datasets
 
     def read(download: bool) -> list:
         shape = functools.partial(folders.square, size=size)
         maker = getattr(datasets, kind)
-        return [ConcatDataset([maker(str(root), split=s, transform=shape, download=download) for s in part]) for part in parts]
+        which = [[{} if split == "all" else {"split": split} for split in part] for part in parts]
+        return [ConcatDataset([maker(str(root), **s, transform=shape, download=download) for s in part]) for part in which]
 
     try:
         sets = read(download=False)
@@ -129,7 +136,8 @@ def pictures(name: str, kind: str, root: Path, parts: Sequence[Sequence[str]], s
             ) from None
         fetch(name, root, lambda: read(download=True), f"a whole folder {root}/{FOLDERS[kind]}", package=None)
         sets = read(download=False)
-    return [_decoded(part, size) for part in sets]
+    names = getattr(sets[0].datasets[0], "classes", [])
+    return [_decoded(part, size) for part in sets], [name[0] if isinstance(name, tuple) else name for name in names]
 
 
 def _decoded(part: ConcatDataset, size: int) -> Examples:

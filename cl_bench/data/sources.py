@@ -81,7 +81,7 @@ class Pictures:
         root: str,
         cache: str,
         num_classes: int,
-        kind: Literal["OxfordIIITPet", "Flowers102", "StanfordCars"],
+        kind: Literal["OxfordIIITPet", "Flowers102", "StanfordCars", "DTD", "GTSRB", "STL10"],
         size: Count,
         train: list[str],
         test: list[str],
@@ -93,9 +93,9 @@ class Pictures:
         settings = {"source": self.kind, "size": self.size, "splits": self.splits}
         return load(self.name, settings, self.cache, self._decode, self.num_classes)
 
-    def _decode(self) -> Pair:
-        train, test = downloads.pictures(self.name, self.kind, self.root, self.splits, self.size)
-        return train, test
+    def _decode(self) -> tuple[Examples, Examples, Details]:
+        (train, test), names = downloads.pictures(self.name, self.kind, self.root, self.splits, self.size)
+        return train, test, {"class_names": names}
 
 
 class Prepared:

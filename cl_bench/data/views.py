@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cl_bench.core.kinds import Whole
+from cl_bench.core.kinds import Fraction, Positive, Whole
 
 View = Callable[[Tensor, torch.Generator | None], Tensor]
 
@@ -45,6 +45,26 @@ class CropFlip:
         padded = F.pad(x, [self.padding] * 4)
         image = torch.arange(b, device=x.device)[:, None, None]
         return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+class Scaled:
+    """Mean and standard deviation a channel; each image a random square of `smallest` to all of its area, at its own size (CLIP's)."""
+
+    def __init__(self, *, mean: list[float], std: list[Positive], smallest: Fraction):
+        self.mean, self.std, self.smallest = mean, std, smallest
+
+    def __call__(self, raw: Tensor, rng: torch.Generator | None) -> Tensor:
+        x = raw.to(torch.get_default_dtype()).div_(255)
+        x = (x - x.new_tensor(self.mean)[:, None, None]) / x.new_tensor(self.std)[:, None, None]
+        if rng is None or self.smallest == 1:
+            return x
+        area, across, down = torch.rand(3, len(x), generator=rng, device=x.device, dtype=x.dtype)
+        side = (self.smallest + (1 - self.smallest) * area).sqrt()
+        zero = torch.zeros_like(side)
+        rows = [torch.stack([side, zero, (1 - side) * (2 * across - 1)], 1), torch.stack([zero, side, (1 - side) * (2 * down - 1)], 1)]
+        return F.grid_sample(
+            x, F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False), mode="bicubic", align_corners=False
+        )
 
 
 class Tokens:

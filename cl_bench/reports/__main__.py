@@ -22,6 +22,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: report/ in the first folder)")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="metrics of summary.csv to put in the table")
     parser.add_argument("--analyses", action="store_true", help="frontier, forgetting at matched accuracy, trend over model sizes")
+    parser.add_argument("--patching", action="store_true", help="pairs of strategy=paint beside grids of coefficients, and transfer")
     parser.add_argument("--match", type=float, metavar="B", help="accuracy on the last task, 0 to 1, to match at (with --analyses)")
     parser.error = _refuse  # type: ignore[method-assign]
     options = parser.parse_args(arguments)
@@ -58,6 +59,10 @@ def report(options: argparse.Namespace) -> None:
         from cl_bench.reports import analyses
 
         written += analyses.write(runs, given, out, metrics, options.match)
+    if options.patching:
+        from cl_bench.reports import patching
+
+        written += patching.write(runs, out)
     merged = [axis for axis in tables.differing(runs) if axis not in by and runs[axis].nunique() > 1]
     mixed = [axis for axis in merged if (runs.groupby(by)[axis].nunique() > 1).any()]
     if mixed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -35,7 +36,8 @@ class Sequence:
             tasks.append((name, train, test, tuple(range(offset, offset + d.num_classes))))
             start += d.num_classes
         total = start if self.head == "per_dataset" else max(d.num_classes for d in datasets.values())
-        return make_stream(tasks, total, self.valid_fraction, self.order_seed)
+        stream = make_stream(tasks, total, self.valid_fraction, self.order_seed)
+        return replace(stream, class_names={name: d.class_names for name, d in datasets.items()})
 
 
 def fit(raw: Tensor, shape: tuple[int, ...]) -> Tensor:

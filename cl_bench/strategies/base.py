@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -47,6 +47,10 @@ class Strategy:
 
     def after_step(self, learner: Learner, batch: Batch, output: Output) -> None:
         """The step is taken: fill a memory."""
+
+    def files(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """Rows for files of the run folder, x.csv or x.json, as of now; written whole after each announced task."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.remembers}
