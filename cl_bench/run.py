@@ -30,6 +30,7 @@ from cl_bench.data.resident import Dataset
 from cl_bench.data.views import ChannelsLast, Resized
 from cl_bench.folder import RunFolder, digest
 from cl_bench.loop import Looks, Plan, Saver, run
+from cl_bench.match import Match
 from cl_bench.models.weights_file import load_weights
 from cl_bench.probes.moment import MomentProbe
 from cl_bench.progress import Progress
@@ -62,6 +63,7 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
         look["future"],
         look["before"],
         look["batch_size"],
+        Match(config.get("match"), look["batch_size"]),
     )
     data_sums = {d.name: d.checksum for d in datasets} | {f"tokenizer of {d.name}": t for d in datasets for t in d.tokenizer}
     totals = [plan.total(e) * strategy.learns(e) for e in stream.experiences]
