@@ -124,6 +124,10 @@ def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learne
         tensors = (t.detach().contiguous().view(-1).view(torch.uint8).numpy() for t in backbone.state_dict().values())
         weights["sha256"] = hashlib.sha256(b"".join(t.tobytes() for t in tensors)).hexdigest()
         weights["loaded"] = None  # timm does not tell, and a small stem is ours
+    head = objective.head(dim, stream.num_classes)
+    if model["init"] == "pretrained" and hasattr(backbone, "readout"):  # of a language model: without its own it would begin anew
+        head.weight.data.copy_(backbone.readout)
+        head.bias.data.zero_()
     view = build(config["view"], allow)
     if model["image_size"] is not None or model["channels"] is not None:
         view = Resized(view, model["channels"], model["image_size"])
@@ -132,7 +136,7 @@ def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learne
     dtype = torch.float64 if config["runtime"]["precision"] == "64-true" else torch.float32
     torch.set_default_dtype(dtype)
     learner = Learner(
-        network=Network(backbone, objective.head(dim, stream.num_classes)).to(fabric.device, dtype),
+        network=Network(backbone, head).to(fabric.device, dtype),
         objective=objective,
         view=view,
         make_optimizer=build(train["optimizer"], allow),

@@ -21,7 +21,15 @@ from cl_bench.match import METRIC, Match
 from cl_bench.reports import collect, handicapped
 from cl_bench.resolve import resolve
 
-TOY = ("scenario=toy", "data=toy", "scenario.valid_fraction=0.25", "train.epochs=null", "train.steps=12", "train.batch_size=8", "train.optimizer.lr=0.1")
+TOY = (
+    "scenario=toy",
+    "data=toy",
+    "scenario.valid_fraction=0.25",
+    "train.epochs=null",
+    "train.steps=12",
+    "train.batch_size=8",
+    "train.optimizer.lr=0.1",
+)
 
 
 def composed(run: str | None, *overrides: str, every: int = 1) -> dict[str, Any]:
@@ -112,7 +120,9 @@ def test_no_pair_of_other_seeds_and_none_without_presets(tmp_path: Path) -> None
 
 def test_a_preset_tells_which_command_makes_its_backbones(tmp_path: Path) -> None:
     """Before training, by the first model of its own sweep, with the choice's name in the place."""
-    with pytest.raises(ConfigError, match=r"pretrain_glyphs/vit_femto/.*no file.*run this first: python -m cl_bench experiment=scale/pretrain$"):
+    with pytest.raises(
+        ConfigError, match=r"pretrain_glyphs/vit_femto/.*no file.*run this first: python -m cl_bench experiment=scale/pretrain$"
+    ):
         check(["experiment=scale/split_cifar10", "offline=true", f"runtime.outputs={tmp_path}"])
     with pytest.raises(ConfigError, match="pretrain_glyphs/vit_nano/"):
         check(["experiment=scale/split_cifar10", "offline=true", "model=vit_nano", f"runtime.outputs={tmp_path}"])
