@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 SMALL = "model=vit_femto,vit_pico,resnet_gn_w8"
@@ -27,25 +28,27 @@ RUNS = (
     "experiment=scale/pretraining_data offline=true",
     "experiment=scale/language offline=true",
 )
-TASKS = "split_mnist5k/*/*/scale2_{}"  # model, strategy, tag
-REPORTS = {  # name -> (tags or folders of runs, options)
-    "split_cifar10": ((TASKS.format("scratch_lr*"), TASKS.format("pretrained_lr*")), "--analyses"),
+FAMILIES = ("vit", "resnet_gn", "lm")  # never in one trend over sizes: they differ in more than size
+TASKS = "split_mnist5k/{family}_*/*/scale2_"  # then the tag
+BY_TAG = "--analyses --by model tag"
+REPORTS: dict[str, tuple[tuple[str, ...], str]] = {  # name -> folders of runs, options
+    "split_cifar10": ((TASKS + "scratch_lr*", TASKS + "pretrained_lr*"), "--analyses"),  # rates make the frontier
     "scratch_vs_pretrained": (
-        tuple(TASKS.format(tag) for tag in ("scratch_lr*", "pretrained_lr*", "stopped_lr*", "pretrained_slow*")),
-        "--analyses --by model tag",
+        tuple(TASKS + tag for tag in ("scratch_lr*", "pretrained_lr*", "stopped_lr*", "pretrained_slow*")),
+        BY_TAG,
     ),
-    "split_cifar100_10x10": (("split_digits/*/*/scale5_*",), "--analyses --by model tag"),
-    "split_cifar100_2x50": (("split_fashion_mnist/*/*/scale2_*",), "--analyses --by model tag"),
-    "shift_cifar100": (("shift_fashion_mnist/*/*/scale2_*",), "--analyses --by model tag"),
-    "two_datasets": (("sequence_*/*/*/scale2_*",), "--analyses --by data model tag"),
-    "pretraining_steps": ((TASKS.format("pretrained_step[0-9]*"), TASKS.format("pretrained_lr0.03")), "--by model tag"),
-    "pretraining_data": ((TASKS.format("pretrained_fraction*"), TASKS.format("pretrained_lr0.03")), "--by model tag"),
-    "finetuning_steps": ((TASKS.format("*_steps[0-9]*"),), "--by model tag"),
+    "split_cifar100_10x10": (("split_digits/{family}_*/*/scale5_*",), BY_TAG),
+    "split_cifar100_2x50": (("split_fashion_mnist/{family}_*/*/scale2_*",), BY_TAG),
+    "shift_cifar100": (("shift_fashion_mnist/{family}_*/*/scale2_*",), BY_TAG),
+    "two_datasets": (("sequence_*/{family}_*/*/scale2_*",), "--by data model tag"),
+    "pretraining_steps": ((TASKS + "pretrained_step[0-9]*", TASKS + "pretrained_lr0.03", TASKS + "scratch_lr0.03"), BY_TAG),
+    "pretraining_data": ((TASKS + "pretrained_fraction*", TASKS + "pretrained_lr0.03"), BY_TAG),
+    "finetuning_steps": ((TASKS + "*_steps[0-9]*",), BY_TAG),
     "overlap": (
-        (TASKS.format("scratch_lr0.03"), TASKS.format("pretrained_lr0.03")),
-        "--analyses --by model tag --metrics overlap_within overlap_within_null overlap_within_shuffled overlap_across overlap_across_null",
+        (TASKS + "scratch_lr0.03", TASKS + "pretrained_lr0.03"),
+        BY_TAG + " --metrics task_il_average_forgetting overlap_within overlap_within_null overlap_within_shuffled overlap_across",
     ),
-    "language": (("text_*/*/*/scale*",), "--analyses --by model tag"),
+    "language": (("text_*/{family}_*/*/scale*",), BY_TAG),
 }
 
 
@@ -58,9 +61,10 @@ def main() -> int:
     more = [f"runtime.outputs={options.outputs}", "runtime.threads=1", *options.settings]
     more += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={options.jobs}"] * (options.jobs > 1)
     failed = [line for line in RUNS if subprocess.run([sys.executable, "-m", "cl_bench", *line.split(), *more]).returncode]
-    for name, (patterns, told) in REPORTS.items():
-        folders = sorted(str(folder) for pattern in patterns for folder in options.outputs.glob(pattern))
-        out = options.outputs / "study" / name
+    for name, family in product(REPORTS, FAMILIES):
+        patterns, told = REPORTS[name]
+        folders = sorted({str(folder) for pattern in patterns for folder in options.outputs.glob(pattern.format(family=family))})
+        out = options.outputs / "study" / f"{name}_{family}"
         if folders:
             print(f"\n{name}: {out}", flush=True)
             subprocess.run([sys.executable, "-m", "cl_bench.reports", *folders, *told.split(), "--out", str(out)], check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,19 @@ def test_a_preset_tells_which_command_makes_its_backbones(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="pretrain_glyphs/vit_nano/"):
         check(["experiment=scale/split_cifar10", "offline=true", "model=vit_nano", f"runtime.outputs={tmp_path}"])
     assert check(["experiment=scale/split_cifar10", "offline=true", "row=scratch", f"runtime.outputs={tmp_path}"])[1]
+
+
+def test_the_study_asks_for_what_there_is(tmp_path: Path) -> None:
+    """Every command of `make study` composes; nothing but its backbones is missing."""
+    spec = importlib.util.spec_from_file_location("study", CONF.parent / "scripts" / "study.py")
+    assert spec is not None and spec.loader is not None
+    study = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(study)
+    told = []
+    for line in study.RUNS:
+        try:
+            check([*line.split(), f"runtime.outputs={tmp_path}"])
+        except ConfigError as error:
+            told.append(str(error))
+    assert told
+    assert all("run this first" in words and "mistakes" not in words for words in told)
