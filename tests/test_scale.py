@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -18,6 +19,7 @@ from test_reports import make_run
 from cl_bench.checks import problems
 from cl_bench.cli import CONF, check
 from cl_bench.core.errors import ConfigError, Interrupted
+from cl_bench.data.views import Ink
 from cl_bench.match import METRIC, Match
 from cl_bench.reports import collect, handicapped
 from cl_bench.resolve import resolve
@@ -144,3 +146,23 @@ def test_the_study_asks_for_what_there_is(tmp_path: Path) -> None:
             told.append(str(error))
     assert told
     assert all("run this first" in words and "mistakes" not in words for words in told)
+
+
+def test_ink_is_light_on_dark() -> None:
+    """A picture and its negative look the same; an even one is zero."""
+    torch.set_default_dtype(torch.float64)
+    raw = torch.zeros(4, 1, 6, 6, dtype=torch.uint8)
+    raw[0, 0, 2:4, 1:5] = 200
+    raw[1] = 255 - raw[0]
+    raw[2] = 77
+    raw[3, 0] = torch.arange(36).view(6, 6)
+    seen = Ink()(raw, None)
+    for image, found in zip(raw[:, 0].double(), seen[:, 0]):
+        edge = [image[r, c] for r in range(6) for c in range(6) if {r, c} & {0, 5}]
+        corners = [image[r, c] for r in (0, 5) for c in (0, 5)]  # in two edges each
+        paper = sum(edge + corners) / 24
+        sign = -1 if paper > image.mean() else 1
+        assert torch.allclose(found, sign * (image - image.mean()) / (image.std(correction=0) + 1))
+    assert torch.allclose(seen[0], seen[1])
+    assert seen[0, 0, 2, 2] > 0 > seen[0, 0, 0, 0]
+    assert not seen[2].any()
