@@ -129,12 +129,15 @@ def _across(config: Mapping[str, Any]) -> Iterator[str]:
     init = config["model"]["init"]
     weights = Path(str(init)).expanduser()
     if init not in ("scratch", "pretrained") and not (weights.is_file() and os.access(weights, os.R_OK)):
-        yield f"model.init={said(init)} is no file that can be read; give scratch, pretrained, or a .safetensors or .pth file"
+        first = f"run this first: {config['first']}" if "first" in config else "give scratch, pretrained, or a .safetensors or .pth file"
+        yield f"model.init={said(init)} is no file that can be read; {first}"
     held = scenario.get("valid_fraction")
     if config["look"]["part"] == "valid" and not held:
         yield "look.part=valid needs held-out examples; set scenario.valid_fraction, for example 0.1"
     if held == 1:
         yield f"scenario.valid_fraction={held} leaves nothing to train on; give less than 1, for example 0.1"
+    if "match" in config:
+        yield from _of_match(config["match"], held)
     yield from _of_text(config)
     if "accuracy" not in config["probe"] and not _reads_text(config["data"]) and "datasets" not in config:
         probes = ",".join(["accuracy", *config["probe"]])
@@ -143,6 +146,14 @@ def _across(config: Mapping[str, Any]) -> Iterator[str]:
     barred = unwritable(Path(outputs)) if isinstance(outputs, str) else None
     if barred:
         yield f"runtime.outputs={outputs}: {about(barred, 'runtime.outputs')}"
+
+
+def _of_match(match: Any, held: Any) -> Iterator[str]:
+    """Of presets that compare models at equal accuracy on the first task (match.py)."""
+    if not isinstance(match, Mapping) or set(match) != {"run", "every"} or mismatch("Count", match["every"]):
+        yield f"match={said(match)} is not allowed; give {{run: <folder of a finished run> or null, every: <steps between two looks>}}"
+    elif not held:
+        yield "match needs held-out examples; set scenario.valid_fraction, for example 0.1"
 
 
 def _reads_text(node: Any) -> bool:

@@ -70,6 +70,7 @@ def check(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     from hydra._internal.utils import get_args_parser
     from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from hydra.types import RunMode
@@ -102,6 +103,8 @@ def check(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
         except HydraException as error:
             raise ConfigError(f"{first_line(error)}; write settings as key=value, quoting what the shell would change") from error
         sweep = None
+        own = _own_sweep(fixed, [o.key_or_group for o in overrides], folders)
+        fixed, varied = [*own, *fixed], [(at + len(own), other) for at, other in varied]
         for number, job in enumerate([fixed] + [[*fixed[:at], line, *fixed[at + 1 :]] for at, line in varied]):
             kept = list(job)
             config = None
@@ -127,7 +130,8 @@ def check(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
                 several = next(str(o.input_line) for o in overrides if o.is_sweep_override())
                 wrong.append(f"{several} gives several values; add -m to run one job for each, or give one value (a list is [a,b])")
             try:
-                wrong += problems(resolve(config, [CONF, *folders], named=False))
+                HydraConfig.instance().set_config(config)  # it knows the choices' names, and places can follow from them
+                wrong += problems(resolve(config, [CONF, *folders]))
             except ConfigError as error:
                 wrong.append(str(error))
             except OmegaConfBaseException as error:
@@ -142,6 +146,21 @@ def check(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
 
 def _refuse(message: str) -> NoReturn:
     raise ConfigError(f"{message}; settings are key=value, and --help lists groups and examples")
+
+
+def _own_sweep(fixed: Sequence[str], given: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """The first of each setting that a preset's own sweep varies, unless the command line gives it."""
+    from hydra import compose
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        params = compose("config", overrides=list(fixed), return_hydra_config=True).hydra.sweeper.params or {}
+        lines = [f"{key}={params[key]!s}" for key in params if key not in given]
+    except (HydraException, OmegaConfBaseException):
+        return []  # told where every mistake is
+    return _lines(OverridesParser.create().parse_overrides(lines), folders)[0]
 
 
 def _lines(overrides: Sequence[Any], folders: Sequence[Path]) -> tuple[list[str], list[tuple[int, str]], list[str]]:

@@ -19,6 +19,7 @@ from cl_bench.core.seeds import generator
 from cl_bench.core.stop import Stop
 from cl_bench.core.types import Examples, Experience, Stream
 from cl_bench.folder import RunFolder
+from cl_bench.match import Match
 from cl_bench.probes.moment import MomentProbe
 from cl_bench.probes.readout import Probe, observe
 from cl_bench.progress import Progress
@@ -58,6 +59,7 @@ class Looks:
     future: bool
     before: bool
     batch_size: int
+    match: Match
 
 
 class Saver:
@@ -101,6 +103,7 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
         with progress.phase("evaluate"):
             how: dict[str, Any] = {"future": looks.future, "batch_size": looks.batch_size, "folder": saver.folder.path}
             saver.folder.append(observe(learner, stream, looks.held_out, after, looks.probes, **how))
+            saver.folder.append(looks.match.rows(learner, stream, after))
 
     done, step = saver.restore(learner, strategy, progress)
     if (done, step) == (0, 0) and looks.before:
@@ -116,7 +119,7 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
                 learner.new_optimizer()
         if strategy.learns(experience):
             with progress.phase("train"), saver.stop.between_steps():
-                learn(learner, strategy, experience, plan, begin, number, saver, progress)
+                learn(learner, strategy, experience, plan, begin, number, saver, progress, looks.match)
         if saver.due:  # what follows a task can take long and is not saved half-way
             saver.save(learner, strategy, progress, (number, plan.total(experience)))
         if experience.announced:
@@ -130,7 +133,15 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
 
 
 def learn(
-    learner: Learner, strategy: Strategy, experience: Experience, plan: Plan, step: int, number: int, saver: Saver, progress: Progress
+    learner: Learner,
+    strategy: Strategy,
+    experience: Experience,
+    plan: Plan,
+    step: int,
+    number: int,
+    saver: Saver,
+    progress: Progress,
+    match: Match,
 ) -> None:
     """The steps of one experience, from `step` on."""
     data, task = experience.train.to(learner.device), experience.index
@@ -144,6 +155,9 @@ def learn(
         progress.epoch(f"{experience.name} epoch {epoch + 1}/{math.ceil(total / len(portions))}")
         for index in order.split(portions)[first : first + total - step]:
             learner.number, learner.step, learner.steps = number, step, total
+            if match.due(learner, experience, step):
+                total = step
+                break
             learner.reseed("step", task, step)
             batch = learner.batch(data.raw.index_select(0, index), data.y.index_select(0, index), task)  # [] takes eight times as long
             output = strategy.loss(learner, batch)

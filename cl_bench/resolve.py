@@ -18,12 +18,11 @@ OmegaConf.register_new_resolver("cl_when", lambda test, yes, no: yes if test els
 
 
 def resolve(config: DictConfig, folders: Sequence[Path], named: bool = True) -> dict[str, Any]:
-    """named=False leaves out what only a Hydra job knows (the choices by name)."""
+    """named=False leaves out what only Hydra knows (the choices by name), where it has not composed."""
     tree = config.copy()
     OmegaConf.set_struct(tree, False)
-    if not named:
-        for key in {"name", "folder", "hydra"} & set(tree):
-            del tree[key]
+    for key in {"hydra", *(() if named else ("name", "folder"))} & set(tree):
+        del tree[key]
     names = OmegaConf.select(tree, "scenario.datasets")
     if names is not None:
         files = {file.stem: file for folder in reversed(folders) for file in (folder / "data").glob("*.yaml")}

@@ -30,6 +30,7 @@ from cl_bench.data.resident import Dataset
 from cl_bench.data.views import ChannelsLast, Resized
 from cl_bench.folder import RunFolder, digest
 from cl_bench.loop import Looks, Plan, Saver, run
+from cl_bench.match import Match
 from cl_bench.models.weights_file import load_weights
 from cl_bench.objectives.zero_shot import ZeroShot
 from cl_bench.probes.moment import MomentProbe
@@ -63,6 +64,7 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
         look["future"],
         look["before"],
         look["batch_size"],
+        Match(config.get("match"), look["batch_size"]),
     )
     data_sums = {d.name: d.checksum for d in datasets} | {f"tokenizer of {d.name}": t for d in datasets for t in d.tokenizer}
     totals = [plan.total(e) * strategy.learns(e) for e in stream.experiences]
@@ -126,6 +128,9 @@ def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learne
     head = objective.head(dim, stream.num_classes)
     if isinstance(objective, ZeroShot):
         objective.tell(head, stream)
+    if model["init"] == "pretrained" and hasattr(backbone, "readout"):  # of a language model: without its own it would begin anew
+        head.weight.data.copy_(backbone.readout)
+        head.bias.data.zero_()
     view = build(config["view"], allow)
     if model["image_size"] is not None or model["channels"] is not None:
         view = Resized(view, model["channels"], model["image_size"])

@@ -24,6 +24,7 @@ from cl_bench.core.types import Examples, Experience, Stream
 from cl_bench.data.views import Plain as PlainView
 from cl_bench.folder import RunFolder
 from cl_bench.loop import Plan, Saver, learn
+from cl_bench.match import Match
 from cl_bench.objectives.supervised import Supervised
 from cl_bench.progress import Progress
 from cl_bench.strategies.agem import AGEM
@@ -98,7 +99,7 @@ class Bed:
 
         def ours(steps: int = steps) -> None:
             plan = Plan(BATCH, None, steps, False)
-            learn(learner, strategy, self.tasks[1], plan, 0, 1, self.saver, Silent(None, False))
+            learn(learner, strategy, self.tasks[1], plan, 0, 1, self.saver, Silent(None, False), Match(None, 0))
 
         def theirs(steps: int = steps) -> None:
             order = generator(0, "order", 1, 0)

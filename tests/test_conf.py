@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 
 from cl_bench.build import build
 from cl_bench.checks import NODES, OF_MODEL, problems
@@ -18,7 +19,7 @@ from cl_bench.resolve import resolve
 EVERY = [(group, name) for group in GROUPS for name in choices(group)]
 TEXT = [  # only beside each other; scenario=text brings the rest
     *(("data", name) for name in ("text", "python_docs", "python_source", "imdb", "wikitext", "wikipedia")),
-    *(("model", name) for name in ("lm_nano", "lm_xs", "lm_s")),
+    *(("model", name) for name in choices("model") if name.startswith(("lm_", "hf_"))),
     *(("objective", "causal_lm"), ("view", "tokens"), ("probe", "tokens")),
 ]
 NEED_CLASSES = ("er_ace", "gdumb", "icarl", "nmc", "packnet", "paint", "pnn", "ranpac")  # and text has none
@@ -27,7 +28,9 @@ COSTLY = ("resnet101", "resnet152", "bit_50", "bit_101", "vit_b", "vit_s_in21k",
 
 def composed(*overrides: str) -> dict[str, Any]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return resolve(compose("config", overrides=list(overrides)), [CONF], named=False)
+        config = compose("config", overrides=list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        return resolve(config, [CONF])
 
 
 def test_groups_are_the_folders() -> None:
@@ -50,6 +53,8 @@ def test_composes_and_binds(group: str, name: str) -> None:
         **{("experiment", f"paint/{name}"): ["model.init=scratch"] for name in ("offline", "in_a_row")},  # start from another run's file
         **{("probe", p): [f"probe=[accuracy,{p}]"] for p in choices("probe") if p not in ("accuracy", "tokens")},
     }.get((group, name), ["scenario=text"] if (group, name) in TEXT else [])
+    if name.startswith("scale/") and name not in ("scale/pretrain", "scale/language", "scale/language_pretrained"):
+        more = ["row=scratch"]  # the others ask for backbones, which are not there
     if group == "tuned":  # offline/<stream>_<strategy>
         scenario = next(f"offline/{c}" for c in sorted(choices("scenario/offline"), key=len) if name.startswith(f"offline/{c}_"))
         more = [f"scenario={scenario}", f"strategy={name.removeprefix(f'{scenario}_')}"]
@@ -114,7 +119,7 @@ def test_builds_model(name: str) -> None:
         assert backbone.eval()(torch.zeros(2, 3, 16, 16)).shape == (2, dim)
 
 
-@pytest.mark.parametrize("name", [name for group, name in TEXT if group == "model"])
+@pytest.mark.parametrize("name", [name for name in choices("model") if name.startswith("lm_")])
 def test_builds_language_model(name: str) -> None:
     config = composed(f"model={name}")
     node = {k: v for k, v in config["model"].items() if k not in OF_MODEL}

@@ -221,7 +221,7 @@ def test_schedules() -> None:
 
 def test_a_first_task_has_a_schedule_of_its_own() -> None:
     """2 steps of warm-up, then half a cosine over 4: by hand."""
-    rate = FirstThen(first=WarmupCosine(warmup=2, final=0.0), later=Constant())
+    rate = FirstThen(first=WarmupCosine(warmup=2, final=0.0), factor=1.0, later=Constant())
     by_hand = [0.5, 1.0, 1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]
     assert [rate(step, 6, 0) for step in range(6)] == pytest.approx(by_hand, abs=1e-12)
     assert [rate(step, 6, number) for number in (1, 2) for step in range(6)] == [1.0] * 12

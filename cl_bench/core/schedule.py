@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from cl_bench.core.kinds import Count, Fraction
+from cl_bench.core.kinds import Count, Fraction, Positive
 
 Schedule = Callable[[int, int, int], float]  # (step, steps of this task, number of the task) -> factor
 
@@ -31,10 +31,10 @@ class WarmupCosine:
 
 
 class FirstThen:
-    """One schedule in the first task, another in all that follow (Ramasesh, Lewkowycz, Dyer, ICLR 2022)."""
+    """`factor` times one schedule in the first task, another in all that follow (Ramasesh, Lewkowycz, Dyer, ICLR 2022)."""
 
-    def __init__(self, *, first: Schedule, later: Schedule):
-        self.first, self.later = first, later
+    def __init__(self, *, first: Schedule, factor: Positive, later: Schedule):
+        self.first, self.factor, self.later = first, factor, later
 
     def __call__(self, step: int, steps: int, number: int) -> float:
-        return (self.later if number else self.first)(step, steps, number)
+        return self.later(step, steps, number) if number else self.factor * self.first(step, steps, number)

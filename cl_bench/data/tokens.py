@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BYTES = 256
 END = "<|end|>"  # between texts: token 0 of a BPE, as the byte 0 that no text holds
+ENDS = (END, "<|endoftext|>")  # the second: of Pythia's tokenizer, for model=hf_lm
 LEAST = BYTES + 1  # of a BPE: all bytes and END
 
 
@@ -66,8 +67,10 @@ def read_bpe(path: Path) -> Tokenizer:
         raise ConfigError(
             f"data.tokenizer={path} cannot be read ({reason(error)}); give a tokenizer.json that this program wrote"
         ) from None
-    if tokenizer.token_to_id(END) != 0:
-        raise ConfigError(f"data.tokenizer={path}: its token 0 is not {END}; give a tokenizer.json that this program wrote")
+    if tokenizer.id_to_token(0) not in ENDS:
+        raise ConfigError(
+            f"data.tokenizer={path}: its token 0 is not {' or '.join(ENDS)}; give a tokenizer.json that this program wrote, or Pythia's"
+        )
     return tokenizer
 
 

@@ -9,7 +9,7 @@ import matplotlib
 import pandas as pd
 import yaml
 
-from cl_bench.reports import frontier, tables
+from cl_bench.reports import frontier, handicapped, tables
 from cl_bench.reports.collect import AXES, KINDS
 from cl_bench.reports.plots import OVERLAPS, STYLE, save
 from cl_bench.reports.trend import trends
@@ -71,6 +71,12 @@ def write(runs: pd.DataFrame, by: Sequence[str] | None, out: Path, metrics: Sequ
     (out / "forgetting_conventions.md").write_text(tables.markdown(conventions), encoding="utf-8")
     print("forgetting, every convention: best before less last, over T-1 tasks; when learned less last, over T-1; the first, over T:")
     tables.show(conventions)
+    scale = handicapped.read(runs)
+    found = handicapped.pairs(scale) if len(scale) else scale
+    if len(found):
+        written.append(_csv(found, out / "handicapped.csv"))
+        print("pretrained models handicapped until they agree with scratch on task A (a, b: accuracy on the first and the last task):")
+        tables.show(handicapped.summary(found))
     return [*written, out / "forgetting_conventions.md"]
 
 

@@ -16,6 +16,7 @@ from cl_bench.core.learner import Network
 from cl_bench.core.seeds import generator
 from cl_bench.core.types import Examples, Experience, Stream
 from cl_bench.loop import Plan, learn
+from cl_bench.match import Match
 from cl_bench.models.mlp import mlp
 from cl_bench.strategies import mas, si, simple
 from cl_bench.strategies.base import Strategy
@@ -82,7 +83,7 @@ def our_losses(learner: Any, strategy: Strategy, stream: Stream) -> np.ndarray:
     for e in stream.experiences:
         learner.train_mode(first_task=e.index == 0)
         strategy.before_task(learner, e)
-        learn(learner, strategy, e, plan, 0, e.index, SimpleNamespace(due=False), progress)
+        learn(learner, strategy, e, plan, 0, e.index, SimpleNamespace(due=False), progress, Match(None, 0))
         learner.reseed("after task", e.index)
         strategy.after_task(learner, e)
     return np.array(losses)
