@@ -32,7 +32,6 @@ from cl_bench.folder import RunFolder, digest
 from cl_bench.loop import Looks, Plan, Saver, run
 from cl_bench.match import Match
 from cl_bench.models.weights_file import load_weights
-from cl_bench.objectives.zero_shot import ZeroShot
 from cl_bench.probes.moment import MomentProbe
 from cl_bench.progress import Progress
 
@@ -126,11 +125,7 @@ def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learne
         weights["sha256"] = hashlib.sha256(b"".join(t.tobytes() for t in tensors)).hexdigest()
         weights["loaded"] = None  # timm does not tell, and a small stem is ours
     head = objective.head(dim, stream.num_classes)
-    if isinstance(objective, ZeroShot):
-        objective.tell(head, stream)
-    if model["init"] == "pretrained" and hasattr(backbone, "readout"):  # of a language model: without its own it would begin anew
-        head.weight.data.copy_(backbone.readout)
-        head.bias.data.zero_()
+    objective.begin(head, backbone, stream)
     view = build(config["view"], allow)
     if model["image_size"] is not None or model["channels"] is not None:
         view = Resized(view, model["channels"], model["image_size"])

@@ -17,6 +17,8 @@ class Objective(Protocol):
 
     def head(self, dim: int, num_classes: int) -> nn.Module: ...
 
+    def begin(self, head: nn.Module, backbone: nn.Module, stream: Stream) -> None: ...  # first weights of the head that come from elsewhere
+
     def masks(self, stream: Stream) -> Tensor | None: ...
 
     def targets(self, batch: Batch) -> Tensor: ...  # which logit is right: int64 [B], of text [B, L]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cl_bench.core.types import Batch, Output, Stream
+from cl_bench.models.hf_lm import Hidden
 
 
 class CausalLM:
@@ -22,6 +23,14 @@ class CausalLM:
 
     def head(self, dim: int, num_classes: int) -> nn.Module:
         return nn.Linear(dim, num_classes)
+
+    @torch.no_grad()
+    def begin(self, head: nn.Module, backbone: nn.Module, stream: Stream) -> None:
+        """A language model of the hub has a readout of its own."""
+        if isinstance(backbone, Hidden):
+            assert isinstance(head, nn.Linear)
+            head.weight.copy_(backbone.readout)
+            head.bias.zero_()
 
     def masks(self, stream: Stream) -> Tensor | None:
         return None

@@ -25,6 +25,9 @@ class Supervised:
     def head(self, dim: int, num_classes: int) -> nn.Module:
         return nn.Linear(dim, num_classes)
 
+    def begin(self, head: nn.Module, backbone: nn.Module, stream: Stream) -> None:
+        """As drawn."""
+
     def masks(self, stream: Stream) -> Tensor | None:
         """bool [experiences, num_classes], or None where nothing is masked."""
         if self.loss_over == "all":

@@ -41,7 +41,7 @@ class ZeroShot(Supervised):
     def head(self, dim: int, num_classes: int) -> nn.Module:
         return TextHead(dim, num_classes)
 
-    def tell(self, head: nn.Module, stream: Stream) -> None:
+    def begin(self, head: nn.Module, backbone: nn.Module, stream: Stream) -> None:
         """Fill the head for the classes of every experience; the first data set that has a class names it."""
         prompts: dict[int, list[str]] = {}
         for e in stream.experiences:
