@@ -29,7 +29,7 @@ def looked(make_learner, stream, folder, strategy) -> tuple[Prompts, dict[tuple[
 
 def test_counts_entropy_and_overlap_by_hand(make_learner, make_stream, tmp_path) -> None:
     stream, strategy = make_stream(2), l2p("l2p_paper")
-    probe, found, learner = looked(make_learner, stream, tmp_path, strategy)
+    _, found, _ = looked(make_learner, stream, tmp_path, strategy)
     table, shares = pd.read_csv(tmp_path / "probes" / "prompts_after1.csv", index_col="test"), []
     for name, test in stream.tests.items():
         count: Counter[int] = Counter()
