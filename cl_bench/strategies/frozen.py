@@ -78,7 +78,7 @@ class Still(nn.Module):
 
     def __init__(self, backbone: nn.Module, learner: Learner, stream: Stream, batch_size: int):
         super().__init__()
-        self.backbone = backbone.requires_grad_(False)
+        self.backbone = backbone
         self.once = Once(backbone, learner, stream, batch_size)
 
     def train(self, mode: bool = True) -> Still:

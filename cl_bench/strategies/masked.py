@@ -42,6 +42,6 @@ class Masked(OwnClasses):
     def prepare(self, learner: Learner, stream: Stream) -> None:
         super().prepare(learner, stream)
         if self.backbone == "frozen":
-            learner.network.backbone = Still(learner.network.backbone, learner, stream, self.batch_size)
+            learner.network.backbone = Still(learner.network.backbone.requires_grad_(False), learner, stream, self.batch_size)
             learner.parameters = [p for p in learner.network.parameters() if p.requires_grad]
             learner.new_optimizer()
