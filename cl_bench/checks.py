@@ -138,6 +138,11 @@ def _across(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"scenario.valid_fraction={held} leaves nothing to train on; give less than 1, for example 0.1"
     if "match" in config:
         yield from _of_match(config["match"], held)
+    if strategy.get("selection") == "batchwise" and 1 in (config["look"]["batch_size"], strategy.get("vote")):
+        yield (
+            "strategy.selection=batchwise is a vote, and one image at a time (look.batch_size=1 or strategy.vote=1) has none to vote with; "
+            "give strategy.selection=per_sample, or larger batches"
+        )
     yield from _of_text(config)
     if "accuracy" not in config["probe"] and not _reads_text(config["data"]) and "datasets" not in config:
         probes = ",".join(["accuracy", *config["probe"]])

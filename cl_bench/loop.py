@@ -104,6 +104,9 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
             how: dict[str, Any] = {"future": looks.future, "batch_size": looks.batch_size, "folder": saver.folder.path}
             saver.folder.append(observe(learner, stream, looks.held_out, after, looks.probes, **how))
             saver.folder.append(looks.match.rows(learner, stream, after))
+        for probe in looks.probes.values():
+            for line in probe.said if isinstance(probe, MomentProbe) else ():
+                progress.say(line)
 
     done, step = saver.restore(learner, strategy, progress)
     if (done, step) == (0, 0) and looks.before:

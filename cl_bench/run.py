@@ -81,6 +81,8 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
         progress.say(str(stream))
         parameters = sum(p.numel() for p in learner.network.parameters())
         progress.say(f"{config['name']['model']}: {parameters:,} parameters; {weights['text']}")
+        for line in strategy.remarks:
+            progress.say(line)
         saver = Saver(folder, f"{data_sums} {weights['sha256']}", runtime["save_seconds"], stop, backbones)
         run(learner, strategy, stream, plan, looks, saver, progress)
         backbones.finish(learner)

@@ -7,9 +7,11 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import bare
 import bare_methods
+import bare_prompts
 import torch
 from bare import Case, Plain
 from lightning_fabric import Fabric
@@ -34,6 +36,7 @@ from cl_bench.strategies.derpp import DERpp
 from cl_bench.strategies.er_ace import ERACE
 from cl_bench.strategies.ewc import EWC
 from cl_bench.strategies.icarl import ICaRL
+from cl_bench.strategies.l2p import L2P
 from cl_bench.strategies.lwf import LwF
 from cl_bench.strategies.mas import MAS
 from cl_bench.strategies.packnet import PackNet
@@ -148,6 +151,11 @@ def twin(strategy: Strategy, network: Network, view: PlainView) -> tuple[nn.Modu
         return network, m.ICaRL(strategy.teacher.network, memory, CLASSES, OLD)
     if isinstance(strategy, PNN):
         return _column(strategy, network), m.Own(strategy.own[1])
+    if isinstance(strategy, L2P):
+        prompted: Any = network.backbone
+        return bare_prompts.Prompted(prompted.vit, prompted.pool, network.head, strategy.top), bare_prompts.L2P(
+            strategy.own[1], strategy.pull
+        )
     if isinstance(strategy, PackNet):
         plain = nn.Sequential(network.backbone.backbone, network.head.head)
         return plain, m.PackNet(strategy.own[1], parameters, strategy.opens, strategy.kepts)

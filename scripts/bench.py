@@ -11,19 +11,25 @@ Prints a table, writes outputs/bench/<name>.json; about twenty minutes, with --q
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import bare
+import bare_prompts
 import torch
 from bare import Case, measure
 from bed import BATCH, OUT, Bed
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
+from cl_bench.core.learner import Learner
+from cl_bench.core.types import Stream
 from cl_bench.models.mlp import mlp
-from cl_bench.models.timm_models import resnet
+from cl_bench.models.timm_models import resnet, vit
 from cl_bench.probes.readout import read
 from cl_bench.strategies.agem import AGEM
 from cl_bench.strategies.base import Strategy
@@ -33,6 +39,7 @@ from cl_bench.strategies.er_ace import ERACE
 from cl_bench.strategies.ewc import EWC
 from cl_bench.strategies.fisher import fisher
 from cl_bench.strategies.icarl import ICaRL
+from cl_bench.strategies.l2p import L2P
 from cl_bench.strategies.lwf import LwF
 from cl_bench.strategies.mas import MAS
 from cl_bench.strategies.packnet import PackNet
@@ -61,6 +68,21 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
 }
 
 
+L2P_SETTINGS: dict[str, Any] = {
+    **{"size": 10, "length": 5, "top": 5, "pull": 0.5, "init": [-1.0, 1.0], "head": "normal", "position": "none"},
+    **{"selection": "per_sample", "vote": None, "frequency_penalty": False, "prompt_mask": False, "copy_prompts": False},
+    **{"class_mask": True, "rehearsal": None, "batch_size": 64},
+}
+
+
+class Asking(L2P):
+    """L2P that asks each image's query anew, as it does where views are drawn."""
+
+    def prepare(self, learner: Learner, stream: Stream) -> None:
+        super().prepare(learner, stream)
+        learner.view = learner.network.get_submodule("backbone").query.plain
+
+
 def cases(quick: bool, only: str) -> Iterator[Callable[[], Iterator[Case]]]:
     """Groups that share a bed; a bed is made when its turn comes."""
 
@@ -85,6 +107,20 @@ def cases(quick: bool, only: str) -> Iterator[Callable[[], Iterator[Case]]]:
         yield from trainings("resnet18", bed, 1 if quick else 2, 5 if quick else 14, 1.03)
         yield evaluation("resnet18", bed, 128 if quick else 256, 3 if quick else 8)
 
+    def prompts() -> Iterator[Case]:
+        shape, sizes = (3, 32, 32), {"patch_size": 4, "width": 96, "depth": 6, "heads": 3}
+        bed = Bed(lambda: vit(input_shape=shape, name="vit_tiny_patch16_224", pretrained=False, **sizes), shape, 1000)
+        if wanted("vit_l2p", only):
+            yield bed.training("vit_l2p", Asking(**L2P_SETTINGS), 2, 7 if quick else 20, 1.05)
+        if wanted("vit_l2p_read", only):  # queries kept, over two passes for each image
+            learner, strategy = bed.learner(), L2P(**L2P_SETTINGS)
+            strategy.prepare(learner, bed.stream)
+            data, plain = bed.tasks[0].train.take(torch.arange(128)), copy.deepcopy(learner.network).eval()
+            x, prompted = bed.x[:128], bare_prompts.Prompted(plain.backbone.vit, plain.backbone.pool, nn.Identity(), strategy.top)
+            ours, theirs = (lambda: read(learner, data, 64)), (lambda: bare.evaluate(prompted, plain.head, x, 64))
+            torch.testing.assert_close(ours()[1], theirs()[1], rtol=1e-4, atol=1e-5)
+            yield Case("vit_l2p_read", 2, 7 if quick else 20, 0.60, ours, theirs)
+
     def trainings(name: str, bed: Bed, steps: int, pairs: int, target: float) -> Iterator[Case]:
         for title, make in STRATEGIES.items():
             if wanted(f"{name}_{title}", only):  # before it is prepared, which takes seconds
@@ -97,7 +133,7 @@ def cases(quick: bool, only: str) -> Iterator[Callable[[], Iterator[Case]]]:
         ours, theirs = (lambda: read(learner, data, batch_size)), (lambda: bare.evaluate(*parts, x, batch_size))
         return Case(f"{name}_read", math.ceil(count / batch_size), pairs, 1.10, ours, theirs)
 
-    yield from (flat, images)
+    yield from (flat, images, prompts)
 
 
 def wanted(name: str, only: str) -> bool:

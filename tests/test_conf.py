@@ -22,8 +22,18 @@ TEXT = [  # only beside each other; scenario=text brings the rest
     *(("model", name) for name in choices("model") if name.startswith(("lm_", "hf_"))),
     *(("objective", "causal_lm"), ("view", "tokens"), ("probe", "tokens")),
 ]
-NEED_CLASSES = ("er_ace", "gdumb", "icarl", "nmc", "packnet", "paint", "pnn", "ranpac")  # and text has none
-COSTLY = ("resnet101", "resnet152", "bit_50", "bit_101", "vit_b", "vit_s_in21k", "vit_b_in21k")  # built on torch's meta device
+PROMPTED = [name for name in choices("strategy") if name.startswith(("l2p", "dualprompt", "coda_prompt", "lora", "masked"))]
+NEED_CLASSES = ("er_ace", "gdumb", "icarl", "nmc", "packnet", "paint", "pnn", "ranpac", *PROMPTED)  # and text has none
+COSTLY = (
+    "resnet101",
+    "resnet152",
+    "bit_50",
+    "bit_101",
+    "vit_b",
+    "vit_s_in21k",
+    "vit_b_in21k",
+    "vit_b_orig_in21k",
+)  # on torch's meta device
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -51,11 +61,14 @@ def test_composes_and_binds(group: str, name: str) -> None:
             ("data", name): ["scenario=pretrain"] for name in ("pets", "flowers102", "cars", "dtd", "gtsrb", "sun397")
         },  # five tasks do not divide their classes
         **{("experiment", f"paint/{name}"): ["model.init=scratch"] for name in ("offline", "in_a_row")},  # start from another run's file
+        **{("experiment", f"l2p/{name}"): ["model.init=scratch"] for name in ("offline", "controls")},
         **{("probe", p): [f"probe=[accuracy,{p}]"] for p in choices("probe") if p not in ("accuracy", "tokens")},
     }.get((group, name), ["scenario=text"] if (group, name) in TEXT else [])
     if name.startswith("scale/") and name not in ("scale/pretrain", "scale/language", "scale/language_pretrained"):
         more = ["row=scratch"]  # the others ask for backbones, which are not there
-    if group == "tuned":  # offline/<stream>_<strategy>
+    if name.startswith("l2p/") and group == "tuned":  # of experiment=l2p/offline
+        more = [f"strategy={name.removeprefix('l2p/')}"]
+    elif group == "tuned":  # offline/<stream>_<strategy>
         scenario = next(f"offline/{c}" for c in sorted(choices("scenario/offline"), key=len) if name.startswith(f"offline/{c}_"))
         more = [f"scenario={scenario}", f"strategy={name.removeprefix(f'{scenario}_')}"]
     config = composed(override, *more)

@@ -34,7 +34,10 @@ SETUPS = {
 }
 
 
-SMALL = {"ranpac": ["strategy.size=40"]}  # costly at their own size
+SMALL = {"ranpac": ["strategy.size=40"], "coda_prompt": ["strategy.size=6"]}  # costly at their own size
+VIT = ["model=vit_femto", "model.patch_size=2", "model.width=12", "model.depth=2"]
+PROMPTED = ("l2p", "dualprompt", "coda_prompt", "lora")  # what begins so works on vision transformers
+SHALLOW = {"dualprompt": ["strategy.general_layers=[0]", "strategy.expert_layers=[1]"], "coda_prompt": ["strategy.layers=[0,1]"]}
 
 
 class Burn:
@@ -49,7 +52,11 @@ class Burn:
 
 
 def configure(strategy: str, setup: str = "plain", *more: str) -> dict[str, Any]:
-    overrides = [*SETUPS[setup], *BASE, f"strategy={strategy}", *SMALL.get(strategy, []), *more]
+    overrides = [*SETUPS[setup], *BASE, f"strategy={strategy}", *SMALL.get(strategy, []), *SHALLOW.get(strategy, []), *more]
+    if strategy.startswith(PROMPTED) or VIT[0] in more:
+        overrides = [*VIT, *(o for o in overrides if o not in VIT and not o.startswith(("model=", "model.hidden")))]
+    if strategy == "lora":
+        pytest.importorskip("peft")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = resolve(compose("config", overrides=overrides), [CONF], named=False)
     config["name"] = {"model": "mlp", "strategy": strategy}
@@ -147,7 +154,12 @@ def test_runs_finite_and_keeps_its_shapes(runs: Runs, tmp_path: Path, strategy: 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_learns(runs: Runs, tmp_path: Path, strategy: str) -> None:
     """The task just learned is known, among its own classes."""
-    config = configure(strategy, "plain", "train=adam", "train.optimizer.lr=0.003", "train.epochs=10", "model.hidden=[64]")
+    more = ["train=adam", "train.optimizer.lr=0.003", "train.epochs=10", "model.hidden=[64]"]
+    if strategy.startswith(PROMPTED):  # a frozen transformer of random weights tells nothing of its images
+        more[1] = "train.optimizer.lr=0.03"
+        runs(configure("joint", "plain", *more, *VIT), tmp_path / "pretrained")
+        more += [f"model.init={tmp_path}/pretrained/backbone.safetensors"]
+    config = configure(strategy, "plain", *more)
     rows = RunFolder(runs(config, tmp_path / "run")).read_rows()
     (last,) = [r["value"] for r in rows if (r["after"], r["on"], r["metric"]) == (2, "task2", "task_il")]
     assert last > 0.8

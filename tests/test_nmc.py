@@ -40,7 +40,7 @@ def test_nmc_equals_its_twin(make_learner, make_network, make_stream, train, tas
     stream, learner = make_stream(tasks), make_learner(make_network())
     before = {n: t.clone() for n, t in learner.network.backbone.state_dict().items()}
     assert train(learner, NMC(metric=metric, batch_size=5), stream, steps=9) == []
-    assert all(torch.equal(t, before[n]) for n, t in learner.network.backbone.state_dict().items())
+    assert all(torch.equal(t, before[n]) for n, t in learner.network.backbone.backbone.state_dict().items())
     raw = make_stream(3).experiences[2].train
     ours = read(learner, raw, 7)[1]
     for logits, row in zip(ours, twin(make_network(), stream.experiences, metric, raw.raw), strict=True):

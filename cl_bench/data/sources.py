@@ -211,6 +211,30 @@ class Folder:
         return stratified(train, self.held, self.seed)
 
 
+class ImagenetR:
+    """ImageNet-R (2006.16241): 30,000 renditions of 200 classes, root/imagenet-r/<wnid>/*; without a split, so it is ours."""
+
+    def __init__(self, *, name: str, root: str, cache: str, num_classes: int, size: Count, test_fraction: Share, split_seed: int):
+        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.size, self.seed, self.held = size, split_seed, fraction(test_fraction)
+        self.split = {"test_fraction": test_fraction, "split_seed": split_seed}
+
+    def __call__(self) -> Dataset:
+        place = self.root / "imagenet-r"
+        if not place.is_dir():
+            raise ConfigError(
+                f"data={self.name} is not here: looked for the folder {place}. Fetch imagenet-r.tar "
+                f"(https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar) and unpack it in {self.root}, or set data.root=<its parent>."
+            )
+        with reading(self.name):
+            layout = folders.layout(place, self.cache)
+            settings = {"source": "imagenet-r", "pictures": layout.fingerprint(), "size": self.size, **self.split}
+        return load(self.name, settings, self.cache, lambda: self._decode(layout), self.num_classes)
+
+    def _decode(self, layout: folders.Layout) -> Pair:
+        return stratified(folders.decode(layout.train, self.size), self.held, self.seed)
+
+
 class Glyphs:
     """Characters drawn from the fonts of matplotlib, each picture a function of seed, character and number alone."""
 

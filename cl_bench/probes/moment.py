@@ -50,6 +50,7 @@ class MomentProbe(ABC):
     """Called once a moment; layers: modules of the backbone whose outputs it wants beside the penultimate features."""
 
     layers: Sequence[str] = ()
+    said: Sequence[str] = ()  # remarks of the last moment, for the run's log
 
     @abstractmethod
     def prepare(self, learner: Learner, tests: Mapping[str, Test], held_out: Mapping[str, Examples]) -> None:

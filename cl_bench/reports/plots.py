@@ -17,6 +17,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from cl_bench.reports.collect import KINDS, LOSS, kinds_of, seen_average
 from cl_bench.reports.heatmaps import matrices
+from cl_bench.reports.prompts import histograms
 from cl_bench.reports.tables import aggregate, ordered, title
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#56B4E9")  # Okabe and Ito, no yellow
@@ -168,6 +169,9 @@ def write(runs: pd.DataFrame, by: Sequence[str], out: Path) -> list[Path]:
                     figures[f"{what}_matrix_{re.sub('[^A-Za-z0-9.=_-]+', '_', label)}"] = figure
                 else:
                     print(f"note: no heat map for {label}: its runs have different tasks, or lack {what} files.")
+        for label, group, _ in groups(runs, by):
+            if figure := histograms(group):
+                figures[f"prompts_{re.sub('[^A-Za-z0-9.=_-]+', '_', label)}"] = figure
         if {*OVERLAPS} & {*runs.columns}:
             figures["overlap_vs_parameters"] = overlap_vs_parameters(runs, by)
     return save(figures, out)

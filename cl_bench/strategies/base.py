@@ -17,6 +17,11 @@ class Strategy:
     needs_boundaries: ClassVar[bool] = False
     remembers: tuple[str, ...] = ()  # attributes (tensors, numbers) that a restart needs
 
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the run must know; said before training."""
+        return []
+
     def arrange(self, stream: Stream, seed: int) -> Stream:
         """The same examples in other experiences (joint); seed is the run's, for what is drawn."""
         return stream

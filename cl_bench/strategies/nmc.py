@@ -13,6 +13,7 @@ from cl_bench.core.learner import Learner
 from cl_bench.core.types import Experience, Stream
 from cl_bench.strategies.answers import below
 from cl_bench.strategies.base import Strategy
+from cl_bench.strategies.frozen import Still
 from cl_bench.strategies.passes import features
 
 
@@ -30,6 +31,7 @@ class NMC(Strategy):
 
     def prepare(self, learner: Learner, stream: Stream) -> None:
         ((found, _),) = features(learner, stream.experiences[0].train.take(torch.arange(1)), 1)
+        learner.network.backbone = Still(learner.network.backbone, learner, stream, self.batch_size)
         learner.network.head = self.means = Means(found.shape[1], stream.num_classes, self.metric).to(learner.parameters[0])
         learner.parameters = [p for p in learner.network.parameters() if p.requires_grad]
         learner.new_optimizer()

@@ -14,6 +14,7 @@ from cl_bench.core.learner import Learner
 from cl_bench.core.types import Experience, Stream
 from cl_bench.strategies.answers import below
 from cl_bench.strategies.base import Strategy
+from cl_bench.strategies.frozen import Still
 from cl_bench.strategies.passes import features
 
 
@@ -46,6 +47,8 @@ class RanPAC(Strategy):
         self.first = stream.experiences[0].index
         ((found, _),) = features(learner, stream.experiences[0].train.take(torch.arange(1)), 1)
         projection = torch.randn(found.shape[1], self.size, dtype=learner.parameters[0].dtype)
+        if not self.adapt_first_task:
+            learner.network.backbone = Still(learner.network.backbone, learner, stream, self.batch_size)
         learner.network.head = self.ridge = Ridge(learner.network.head, projection, stream.num_classes).to(learner.device)
 
     def number_fitted(self, task: Experience) -> int:
