@@ -21,7 +21,9 @@ TEXT = [  # only beside each other; scenario=text brings the rest
     *(("model", name) for name in ("lm_nano", "lm_xs", "lm_s")),
     *(("objective", "causal_lm"), ("view", "tokens"), ("probe", "tokens")),
 ]
-NEED_CLASSES = ("er_ace", "gdumb", "icarl", "nmc", "packnet", "pnn", "ranpac")  # and text has none
+NEED_CLASSES = ("er_ace", "gdumb", "icarl", "lump", "nmc", "packnet", "pnn", "ranpac")  # and text has none
+UNLABELLED = ("simsiam", "barlow_twins")
+NEED_LOGITS = ("er_ace", "er_balanced", "er_ewc", "ewc", "ewc_online", "gdumb", "icarl", "lwf", "mas", "nmc", "packnet", "ranpac")
 COSTLY = ("resnet101", "resnet152", "bit_50", "bit_101", "vit_b", "vit_s_in21k", "vit_b_in21k")  # built on torch's meta device
 
 
@@ -71,6 +73,8 @@ def test_strategies_bind_beside_every_choice(group: str, name: str) -> None:
         found = problems(composed(f"strategy={name}", f"{group}={choice}", *more))
         if "scenario=text" in (f"{group}={choice}", *more) and name in NEED_CLASSES:
             assert len(found) == 1 and "works on classes" in found[0]
+        elif group == "objective" and choice in UNLABELLED and name in NEED_LOGITS:
+            assert len(found) == 1 and "has none; use sequential" in found[0]
         else:
             assert [text for text in found if "gaussian" not in choice or "needs task boundaries" not in text] == [], choice
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from cl_bench.core.errors import ConfigError
 from cl_bench.core.kinds import Count
 from cl_bench.core.learner import Learner
-from cl_bench.core.types import Examples, Test
+from cl_bench.core.types import Examples, Stream
 from cl_bench.probes.moment import PENULTIMATE, WHOLE, Held, Moment, MomentProbe, Row, widths
 from cl_bench.probes.similarity import cka, subspace_similarity
 
@@ -26,7 +26,7 @@ class CKA(MomentProbe):
     def __init__(self, *, directions: Count, layers: list[str]):
         self.directions, self.layers = directions, layers
 
-    def prepare(self, learner: Learner, tests: Mapping[str, Test], held_out: Mapping[str, Examples]) -> None:
+    def prepare(self, learner: Learner, stream: Stream, held_out: Mapping[str, Examples]) -> None:
         width = min(widths(learner, next(iter(held_out.values())), self.layers).values())
         most = min(width, *(len(data) - 1 for data in held_out.values()))
         if self.directions > most:

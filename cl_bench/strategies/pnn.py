@@ -22,6 +22,7 @@ from cl_bench.strategies.base import Strategy
 class PNN(Strategy):
     """Progressive neural networks (1606.04671): h_i = f(W_i h_{i-1} + U_i relu(V_i [alpha_j h_{i-1}^(j)]_{j<k})) in column k.
 
+    Without labels a column has a projector of its own, without adapters: features are what remains.
     Only the column of the current task learns, from its own classes. No task is told at test: the logit of a
     class comes from the latest column whose task has it, so what returns (permuted, rotated) is asked of the latest only.
     """
@@ -36,7 +37,7 @@ class PNN(Strategy):
     def prepare(self, learner: Learner, stream: Stream) -> None:
         network, count = learner.network, len(stream.experiences)
         names, head = tapped(network.backbone), network.head
-        if not isinstance(head, nn.Linear):
+        if learner.objective.needs_labels and not isinstance(head, nn.Linear):
             raise ConfigError(f"strategy=pnn needs a linear head, and this objective has a {type(head).__name__}; use objective=supervised")
         learner.reseed("columns")
         self.position = {e.index: n for n, e in enumerate(stream.experiences)}
@@ -47,9 +48,10 @@ class PNN(Strategy):
             for name, before in taps.items():
                 before.append(Tap(body.get_submodule(name), before[:], self.scale))
                 body.set_submodule(name, before[-1])
-        adapters = [Adapter(head, n, self.scale) for n in range(1, count)]
+        adapters = [Adapter(head, n, self.scale) for n in range(1, count)] if isinstance(head, nn.Linear) else []
         network.backbone = self.columns = Columns(bodies)
         network.head = self.heads = Heads([copy.deepcopy(head) for _ in range(count)], adapters, owners(self.own))
+        network.columns = self.position
         learner.batch_norm = "train"  # a column's statistics are its own and stand still with it
         learner.parameters = list(network.parameters())
         learner.new_optimizer()
@@ -156,7 +158,7 @@ class Heads(nn.Module):
 
         def column(n: int) -> Tensor:
             own = self.heads[n](parts[n])
-            return own + self.adapters[n - 1]([part.detach() for part in parts[:n]]) if n else own
+            return own + self.adapters[n - 1]([part.detach() for part in parts[:n]]) if n and self.adapters else own
 
         if self.training:
             return column(self.current)
