@@ -208,7 +208,7 @@ def _targets(node: Any) -> list[str]:
 def _deal(scenario: Mapping[str, Any], count: Any) -> None:
     """Whether the data's classes can be dealt out as asked; what is no list of numbers has been told already."""
     kind, what = scenario["_target_"].removeprefix("cl_bench.scenarios."), "classes"
-    setting = {"split.Split": "tasks", "gaussian.Gaussian": "tests", "shift.Shift": "tasks"}.get(kind, "")
+    setting = {"split.Split": "tasks", "few.Few": "tasks", "gaussian.Gaussian": "tests", "shift.Shift": "tasks"}.get(kind, "")
     if kind == "corrupted.Corrupted" and isinstance(scenario.get("kinds"), list) and isinstance(scenario.get("strengths"), Mapping):
         check_kinds(scenario["kinds"], list(scenario["strengths"]))
     if kind == "shift.Shift" and _whole(count) and _lists(scenario.get("groups")):

@@ -22,7 +22,7 @@ TEXT = [  # only beside each other; scenario=text brings the rest
     *(("objective", "causal_lm"), ("view", "tokens"), ("probe", "tokens")),
 ]
 NEED_CLASSES = ("er_ace", "gdumb", "icarl", "lump", "nmc", "packnet", "pnn", "ranpac")  # and text has none
-UNLABELLED = ("simsiam", "barlow_twins")
+UNLABELLED = ("simsiam", "simsiam_small", "barlow_twins", "barlow_twins_small")
 NEED_LOGITS = ("er_ace", "er_balanced", "er_ewc", "ewc", "ewc_online", "gdumb", "icarl", "lwf", "mas", "nmc", "packnet", "ranpac")
 COSTLY = ("resnet101", "resnet152", "bit_50", "bit_101", "vit_b", "vit_s_in21k", "vit_b_in21k")  # built on torch's meta device
 
@@ -49,7 +49,10 @@ def test_composes_and_binds(group: str, name: str) -> None:
         **{("data", name): ["scenario=pretrain"] for name in ("pets", "flowers102", "cars")},  # five tasks do not divide their classes
         **{("probe", p): [f"probe=[accuracy,{p}]"] for p in choices("probe") if p not in ("accuracy", "tokens")},
     }.get((group, name), ["scenario=text"] if (group, name) in TEXT else [])
-    if group == "tuned":  # offline/<stream>_<strategy>
+    if group == "tuned" and name.startswith("ucl/"):  # <objective>_<strategy>
+        objective = next(o for o in sorted(choices("objective"), key=len, reverse=True) if name.startswith(f"ucl/{o}_"))
+        more = [f"objective={objective}", f"strategy={name.removeprefix(f'ucl/{objective}_')}", "view=ssl"]
+    elif group == "tuned":  # offline/<stream>_<strategy>
         scenario = next(f"offline/{c}" for c in sorted(choices("scenario/offline"), key=len) if name.startswith(f"offline/{c}_"))
         more = [f"scenario={scenario}", f"strategy={name.removeprefix(f'{scenario}_')}"]
     config = composed(override, *more)
