@@ -86,7 +86,9 @@ def test_overlap_refuses_before_training(error, make_learner, make_network) -> N
     def ask(*labels: list[int]) -> str:
         parts = [Examples(torch.zeros(len(y), 1, 3, 3, dtype=torch.uint8), torch.tensor(y)) for y in labels]
         tests = {f"t{i}": Test(data, tuple(sorted({*y})) or (9,), i) for i, (data, y) in enumerate(zip(parts, labels))}
-        return error(lambda: Overlap(centring="none", draws=1).prepare(learner, Stream((), tests, 10), {f"t{i}": d for i, d in enumerate(parts)}))
+        return error(
+            lambda: Overlap(centring="none", draws=1).prepare(learner, Stream((), tests, 10), {f"t{i}": d for i, d in enumerate(parts)})
+        )
 
     assert "this stream has one" in ask([0, 0], [0, 0])
     assert "class 1 of t0 has 1" in ask([0, 0, 1], [2, 2])

@@ -15,7 +15,9 @@ from cl_bench.data.resident import Dataset, in_memory
 class Scripts:
     """The first `per_script` classes of each script, in this order; glyphs: how they are drawn, all but their classes."""
 
-    def __init__(self, *, name: str, scripts: list[str], per_script: Count, num_classes: Count, glyphs: Callable[..., Callable[[], Dataset]]):
+    def __init__(
+        self, *, name: str, scripts: list[str], per_script: Count, num_classes: Count, glyphs: Callable[..., Callable[[], Dataset]]
+    ):
         if num_classes != len(scripts) * per_script:
             raise ConfigError(
                 f"data.num_classes={num_classes} is not {len(scripts)} scripts x {per_script} classes; give {len(scripts) * per_script}"
