@@ -144,7 +144,9 @@ def _across(config: Mapping[str, Any]) -> Iterator[str]:
             "give strategy.selection=per_sample, or larger batches"
         )
     yield from _of_text(config)
-    if "accuracy" not in config["probe"] and not _reads_text(config["data"]) and "datasets" not in config:
+    unlabelled = class_flag(config["objective"]["_target_"], "self_supervised")
+    yield from _of_unlabelled(config) if unlabelled else ()
+    if not {"accuracy", "knn"} & set(config["probe"]) and not _reads_text(config["data"]) and "datasets" not in config:
         probes = ",".join(["accuracy", *config["probe"]])
         yield f"probe.accuracy is missing, and the tables and the summary are made of it; give probe=[{probes}]"
     outputs = config["runtime"]["outputs"]
@@ -196,6 +198,22 @@ def _of_text(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"model.{sized[0]}={config['model'][sized[0]]}: text has no such thing; give null"
 
 
+def _of_unlabelled(config: Mapping[str, Any]) -> Iterator[str]:
+    """Objectives without labels give features and no logits."""
+    name = str(config["objective"]["_target_"]).rpartition(".")[2]
+    asked = [key for key, node in config["probe"].items() if class_flag(str(node.get("_target_")), "needs_logits")]
+    if asked:
+        rest = ",".join([*(key for key in config["probe"] if key not in (*asked, "knn")), "knn"])
+        yield f"probe.{asked[0]} reads logits, and objective {name} has none; give probe=[{rest}]"
+    names = [t.rpartition(".")[2] for t in _targets(config["strategy"]) if class_flag(t, "needs_logits")]
+    balanced = config["strategy"].get("memory") == "balanced"
+    if names or balanced:
+        what = f"{' and '.join(names)} works on logits" if names else "strategy.memory=balanced goes by labels"
+        yield f"{what}, and objective {name} has none; use sequential, joint, cumulative, si, er, der, derpp, agem, pnn or lump"
+    if config["train"]["batch_size"] == 1:
+        yield f"train.batch_size=1: objective {name} standardises over the images of a batch, and one has no spread; give 2 or more"
+
+
 def _targets(node: Any) -> list[str]:
     """Of a node and all below it."""
     if not isinstance(node, Mapping):
@@ -206,7 +224,7 @@ def _targets(node: Any) -> list[str]:
 def _deal(scenario: Mapping[str, Any], count: Any) -> None:
     """Whether the data's classes can be dealt out as asked; what is no list of numbers has been told already."""
     kind, what = scenario["_target_"].removeprefix("cl_bench.scenarios."), "classes"
-    setting = {"split.Split": "tasks", "gaussian.Gaussian": "tests", "shift.Shift": "tasks"}.get(kind, "")
+    setting = {"split.Split": "tasks", "few.Few": "tasks", "gaussian.Gaussian": "tests", "shift.Shift": "tasks"}.get(kind, "")
     if kind == "corrupted.Corrupted" and isinstance(scenario.get("kinds"), list) and isinstance(scenario.get("strengths"), Mapping):
         check_kinds(scenario["kinds"], list(scenario["strengths"]))
     if kind == "shift.Shift" and _whole(count) and _lists(scenario.get("groups")):

@@ -21,7 +21,7 @@ from cl_bench import metrics
 from cl_bench.core.errors import ConfigError
 from cl_bench.mistakes import about
 
-READINGS = ("class_il", "task_il")
+READINGS = ("class_il", "task_il", "knn_task", "knn_all", "linear_task", "linear_all")  # those whose matrices are kept
 LOSS = "loss"  # nats, of text per token: less is better
 Row = dict[str, Any]  # {"after": int, "on": str, "metric": str, "value": float}
 

@@ -151,6 +151,7 @@ def learn(
     portions = plan.portions(len(data))
     total = plan.total(experience)
     pending: list[Tensor] = []
+    warned = False
     progress.task(total, step)
     while step < total:
         epoch, first = divmod(step, len(portions))
@@ -174,6 +175,9 @@ def learn(
             keep = number == 0 and step in saver.backbones.steps
             if len(pending) == CHECK_EVERY or progress.stale or saver.due or keep:
                 _check(pending, experience, epoch, step, progress)
+                if not warned and (warning := learner.objective.warning(output)):
+                    warned = True  # once a task
+                    progress.say(f"{experience.name}, step {step}: {warning}")
                 if keep:
                     saver.backbones.save(learner, step)
                 if saver.due:

@@ -53,6 +53,17 @@ def forgetting_over_T(matrix: Matrix) -> float:  # noqa: N802 - the published na
     return average_forgetting(matrix) * (len(matrix) - 1) / len(matrix)
 
 
+def forgetting_best_ever(matrix: Matrix) -> float:
+    """Best over all rows, also those before the task was learned, less the final one, mean over the first T-1 tasks (2110.06976);
+    undefined unless tasks ahead are looked at."""
+    return _mean(matrix[:, :-1].max(0, initial=-math.inf) - matrix[-1, :-1])
+
+
+def forgetting_best_ever_over_T(matrix: Matrix) -> float:  # noqa: N802 - as above
+    """The same over all T tasks, the last included: 2110.06976's first code."""
+    return _mean(matrix.max(0) - matrix[-1])
+
+
 def backward_transfer(matrix: Matrix) -> float:
     """Final minus just learned, mean over the first T-1 tasks (1706.08840)."""
     return _mean(matrix[-1, :-1] - np.diag(matrix)[:-1])
@@ -95,6 +106,8 @@ def summary(matrix: Matrix, before: Matrix | None = None, learned: Sequence[int]
         "average_forgetting": average_forgetting(matrix),
         "forgetting_last_minus_learned": forgetting_last_minus_learned(matrix),
         "forgetting_over_T": forgetting_over_T(matrix),
+        "forgetting_best_ever": forgetting_best_ever(matrix),
+        "forgetting_best_ever_over_T": forgetting_best_ever_over_T(matrix),
         "backward_transfer": backward_transfer(matrix),
         "forward_transfer": forward_transfer(matrix, before),
         "learning_accuracy": learning_accuracy(matrix),

@@ -54,6 +54,8 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
     strategy = build(config["strategy"], runtime["allow_targets"])
     stream = strategy.arrange(stream, config["seed"])
     learner, weights = make_learner(config, stream, fabric)
+    first = stream.experiences[0].train.raw[:1].to(fabric.device)
+    learner.view(first, torch.Generator(fabric.device))  # a view says itself what images it cannot take
     strategy.prepare(learner, stream)
     plan = Plan(**{key: config["train"][key] for key in ("batch_size", "epochs", "steps", "renew_optimizer")})
     look = config["look"]
@@ -71,7 +73,7 @@ def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
     backbones = Backbones(folder.path, runtime["save_backbone"], about, totals[0], sum(totals))
     for probe in looks.probes.values():
         if isinstance(probe, MomentProbe):
-            probe.prepare(learner, original.tests, looks.held_out)
+            probe.prepare(learner, original, looks.held_out)
     folder.claim(config)
     try:
         progress.say(f"{folder.path}: {'resuming' if folder.checkpoint.exists() else 'starting'}")

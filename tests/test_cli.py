@@ -22,6 +22,8 @@ FIGURES = [
     "average_forgetting",
     "forgetting_last_minus_learned",
     "forgetting_over_T",
+    "forgetting_best_ever",
+    "forgetting_best_ever_over_T",
     "backward_transfer",
     "forward_transfer",
     "learning_accuracy",

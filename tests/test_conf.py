@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from cl_bench.build import build
-from cl_bench.checks import NODES, OF_MODEL, problems
+from cl_bench.checks import NODES, OF_MODEL, _targets, problems
 from cl_bench.cli import CONF, GROUPS, check, choices
 from cl_bench.core.errors import ConfigError
 from cl_bench.resolve import resolve
@@ -23,7 +23,24 @@ TEXT = [  # only beside each other; scenario=text brings the rest
     *(("objective", "causal_lm"), ("view", "tokens"), ("probe", "tokens")),
 ]
 PROMPTED = [name for name in choices("strategy") if name.startswith(("l2p", "dualprompt", "coda_prompt", "lora", "masked"))]
-NEED_CLASSES = ("er_ace", "gdumb", "icarl", "nmc", "packnet", "paint", "pnn", "ranpac", *PROMPTED)  # and text has none
+NEED_CLASSES = ("er_ace", "gdumb", "icarl", "lump", "nmc", "packnet", "paint", "pnn", "ranpac", *PROMPTED)  # and text has none
+UNLABELLED = ("simsiam", "simsiam_small", "barlow_twins", "barlow_twins_small")
+NEED_LOGITS = (
+    "er_ace",
+    "er_balanced",
+    "er_ewc",
+    "ewc",
+    "ewc_online",
+    "gdumb",
+    "icarl",
+    "lwf",
+    "mas",
+    "nmc",
+    "packnet",
+    "paint",
+    "ranpac",
+    *PROMPTED,
+)
 COSTLY = (
     "resnet101",
     "resnet152",
@@ -66,8 +83,11 @@ def test_composes_and_binds(group: str, name: str) -> None:
     }.get((group, name), ["scenario=text"] if (group, name) in TEXT else [])
     if name.startswith("scale/") and name not in ("scale/pretrain", "scale/language", "scale/language_pretrained"):
         more = ["row=scratch"]  # the others ask for backbones, which are not there
-    if name.startswith("l2p/") and group == "tuned":  # of experiment=l2p/offline
+    if group == "tuned" and name.startswith("l2p/"):  # of experiment=l2p/offline
         more = [f"strategy={name.removeprefix('l2p/')}"]
+    elif group == "tuned" and name.startswith("ucl/"):  # <objective>_<strategy>
+        objective = next(o for o in sorted(choices("objective"), key=len, reverse=True) if name.startswith(f"ucl/{o}_"))
+        more = [f"objective={objective}", f"strategy={name.removeprefix(f'ucl/{objective}_')}", "view=ssl"]
     elif group == "tuned":  # offline/<stream>_<strategy>
         scenario = next(f"offline/{c}" for c in sorted(choices("scenario/offline"), key=len) if name.startswith(f"offline/{c}_"))
         more = [f"scenario={scenario}", f"strategy={name.removeprefix(f'{scenario}_')}"]
@@ -84,14 +104,21 @@ def test_says_what_it_is(group: str, name: str) -> None:
     assert line.startswith("# ") and len(line) > 10
 
 
-@pytest.mark.parametrize("name", choices("strategy"))
-@pytest.mark.parametrize("group", ["scenario", "objective", "model", "train"])
+def classes_of(name: str) -> frozenset[str]:
+    """What a strategy's presets share: all that the rules across groups look at."""
+    return frozenset(_targets(composed(f"strategy={name}")["strategy"]))
+
+
+@pytest.mark.parametrize("name", sorted({classes_of(name): name for name in reversed(choices("strategy"))}.values()))
+@pytest.mark.parametrize("group", ["scenario", "objective"])
 def test_strategies_bind_beside_every_choice(group: str, name: str) -> None:
     for choice in choices(group):
         more = ["data=toy"] if choice == "toy" else ["scenario=text"] if (group, choice) in TEXT else []
         found = problems(composed(f"strategy={name}", f"{group}={choice}", *more))
         if "scenario=text" in (f"{group}={choice}", *more) and name in NEED_CLASSES:
             assert len(found) == 1 and "works on classes" in found[0]
+        elif group == "objective" and choice in UNLABELLED and name in NEED_LOGITS:
+            assert len(found) == 1 and "has none; use sequential" in found[0]
         else:
             assert [text for text in found if "gaussian" not in choice or "needs task boundaries" not in text] == [], choice
 

@@ -73,6 +73,10 @@ MISTAKES = {  # command -> words of the message
     "runtime.outputs=/dev/null": ["/dev/null", "a file stands where a folder should", "runtime.outputs=<"],
     "scenario=null": ["scenario=null is not known", "permuted"],
     "strategy=er_ewc +strategy.parts.x=3 scenario.announced=false": ["EWC needs task boundaries"],
+    "objective=simsiam probe=[accuracy,knn]": ["probe.accuracy reads logits", "SimSiam has none", "probe=[knn]"],
+    "objective=barlow_twins train.batch_size=1": ["train.batch_size=1", "BarlowTwins", "give 2 or more"],
+    "objective=simsiam strategy=ewc": ["EWC works on logits", "SimSiam has none", "lump"],
+    "objective=simsiam strategy=er_balanced": ["strategy.memory=balanced goes by labels"],
     "probe=loss": ["probe.accuracy", "probe=[accuracy,loss]"],
     "~probe.accuracy": ["probe.accuracy", "probe=[accuracy]"],
 }
@@ -95,7 +99,9 @@ def test_mistakes_of_the_configuration(command: str, tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-LATE = {  # told by libraries, after they are imported
+LATE = {  # told by libraries, or by the data, after they are imported
+    "objective=simsiam train.batch_size=8": ["probe.knn.k=200", "probe.knn.k_rule=cap"],
+    "objective=simsiam data.size=1 probe.knn.k=2": ["view.scale=[0.2, 1.0]", "1 x 1 pixels"],
     "train=adam +train.optimizer.betas=[2,3]": ["torch.optim.Adam", "betas=[2, 3]", "correct"],
     "model=vit_nano model.heads=5": ["model.heads=5", "divide the width"],
     "scenario.valid_fraction=0.99": ["task0", "no training examples", "scenario.valid_fraction"],

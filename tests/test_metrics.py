@@ -20,6 +20,8 @@ FIGURES = {
     "average_forgetting": ((0.9 - 0.7) + (0.8 - 0.5)) / 2,
     "forgetting_last_minus_learned": ((0.9 - 0.7) + (0.8 - 0.5)) / 2,
     "forgetting_over_T": ((0.9 - 0.7) + (0.8 - 0.5)) / 3,
+    "forgetting_best_ever": ((0.9 - 0.7) + (0.8 - 0.5)) / 2,
+    "forgetting_best_ever_over_T": ((0.9 - 0.7) + (0.8 - 0.5)) / 3,
     "backward_transfer": ((0.7 - 0.9) + (0.5 - 0.8)) / 2,
     "forward_transfer": ((0.2 - 0.1) + (0.3 - 0.2)) / 2,
     "learning_accuracy": (0.9 + 0.8 + 0.95) / 3,
@@ -39,6 +41,7 @@ def test_forgetting_takes_the_best_of_earlier_rows_not_the_diagonal() -> None:
     matrix = np.array([[0.5, 0.0, 0.0], [0.9, 0.6, 0.0], [0.4, 0.7, 0.8]])
     assert metrics.average_forgetting(matrix) == pytest.approx((0.5 - 0.1) / 2)  # a gain counts as negative
     assert metrics.forgetting_last_minus_learned(matrix) == pytest.approx((0.1 - 0.1) / 2)
+    assert metrics.forgetting_best_ever(np.array([[0.5, 0.9, 0.1], [0.9, 0.6, 0.9], [0.4, 0.7, 0.8]])) == pytest.approx((0.5 + 0.2) / 2)
     per_cell = [[0.0, NAN, NAN], [0.0, 0.0, NAN], [0.5, 0.0, 0.0]]
     np.testing.assert_allclose(metrics.forgetting(matrix), per_cell, atol=1e-12)
 
@@ -46,7 +49,8 @@ def test_forgetting_takes_the_best_of_earlier_rows_not_the_diagonal() -> None:
 def test_lower_triangle_is_enough_for_all_but_forward_transfer() -> None:
     lower = np.where(np.tril(np.ones((3, 3))) > 0, HAND, NAN)
     found = metrics.summary(lower, BEFORE)
-    assert math.isnan(found.pop("forward_transfer"))
+    for ahead in ("forward_transfer", "forgetting_best_ever", "forgetting_best_ever_over_T"):
+        assert math.isnan(found.pop(ahead))
     for name, value in found.items():
         assert value == pytest.approx(FIGURES[name]), name
     assert math.isnan(metrics.forward_transfer(HAND, None))

@@ -14,7 +14,7 @@ from test_laws import Runs, configure, outcome, same
 from torch import Tensor, nn
 
 from cl_bench.core.errors import Interrupted
-from cl_bench.core.types import Examples, Test
+from cl_bench.core.types import Examples, Stream, Test
 from cl_bench.probes.cka import CKA
 from cl_bench.probes.moment import Held, Moment, tap
 from cl_bench.probes.overlap import Overlap
@@ -86,7 +86,9 @@ def test_overlap_refuses_before_training(error, make_learner, make_network) -> N
     def ask(*labels: list[int]) -> str:
         parts = [Examples(torch.zeros(len(y), 1, 3, 3, dtype=torch.uint8), torch.tensor(y)) for y in labels]
         tests = {f"t{i}": Test(data, tuple(sorted({*y})) or (9,), i) for i, (data, y) in enumerate(zip(parts, labels))}
-        return error(lambda: Overlap(centring="none", draws=1).prepare(learner, tests, {f"t{i}": d for i, d in enumerate(parts)}))
+        return error(
+            lambda: Overlap(centring="none", draws=1).prepare(learner, Stream((), tests, 10), {f"t{i}": d for i, d in enumerate(parts)})
+        )
 
     assert "this stream has one" in ask([0, 0], [0, 0])
     assert "class 1 of t0 has 1" in ask([0, 0, 1], [2, 2])
@@ -96,11 +98,11 @@ def test_cka_refuses_before_training(error, make_learner, make_network) -> None:
     learner, data = make_learner(make_network()), Examples(torch.zeros(6, 1, 3, 3, dtype=torch.uint8), torch.zeros(6, dtype=torch.int64))
 
     def ask(directions: int, layers: list[str]) -> str:
-        return error(lambda: CKA(directions=directions, layers=layers).prepare(learner, {}, {"t": data}))
+        return error(lambda: CKA(directions=directions, layers=layers).prepare(learner, Stream((), {}, 2), {"t": data}))
 
     assert "directions=6" in ask(6, []) and "at most" in ask(6, [])
     assert "block.3" in ask(2, ["block.3"]) and "1" in ask(2, ["block.3"])
-    CKA(directions=5, layers=["1"]).prepare(learner, {}, {"t": data})
+    CKA(directions=5, layers=["1"]).prepare(learner, Stream((), {}, 2), {"t": data})
 
 
 def test_cka_compares_with_the_moment_of_learning(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def looked(make_learner, stream, folder, strategy) -> tuple[Prompts, dict[tuple[
     learner = make_learner(network())
     strategy.prepare(learner, stream)
     probe, held = Prompts(), {name: test.data for name, test in stream.tests.items()}
-    probe.prepare(learner, stream.tests, held)
+    probe.prepare(learner, stream, held)
     rows = list(observe(learner, stream, held, 1, {"prompts": probe}, future=False, batch_size=5, folder=folder))
     return probe, {(row["on"], row["metric"]): row["value"] for row in rows}, learner
 

@@ -26,8 +26,8 @@ SEEN = [{0, 1}, {0, 1, 2, 3}, {0, 1, 2, 3}]
 SETTINGS = {"memory": "reservoir", "memory_size": 6, "batch_size": 8}
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "er": lambda **more: ER(**{**SETTINGS, "strength": 0.7, **more}),
-    "der": lambda **more: DER(**{**SETTINGS, "alpha": 0.6, **more}),
-    "derpp": lambda **more: DERpp(**{**SETTINGS, "alpha": 0.6, "beta": 0.4, **more}),
+    "der": lambda **more: DER(**{**SETTINGS, "alpha": 0.6, "light": None, **more}),
+    "derpp": lambda **more: DERpp(**{**SETTINGS, "alpha": 0.6, "light": None, "beta": 0.4, **more}),
     "er_ace": lambda **more: ERACE(**{**SETTINGS, **more}),
     "agem": lambda **more: AGEM(**{**SETTINGS, **more}),
 }
@@ -155,6 +155,6 @@ def test_compose_takes_all_but_the_one_with_a_loss_of_its_own(ewc, method: str) 
 
 def test_no_strength_is_plain(make_learner, make_network, make_stream, train) -> None:
     stream = make_stream(2)
-    nothing = [DER(**SETTINGS, alpha=0.0), DERpp(**SETTINGS, alpha=0.0, beta=0.0), Strategy()]
+    nothing = [DER(**SETTINGS, alpha=0.0, light=None), DERpp(**SETTINGS, alpha=0.0, beta=0.0, light=None), Strategy()]
     der, derpp, plain = (train(make_learner(make_network()), s, stream, steps=5)[-1] for s in nothing)
     assert torch.equal(der, plain) and torch.equal(derpp, plain)

@@ -27,9 +27,14 @@ class Network(nn.Module):
     def __init__(self, backbone: nn.Module, head: nn.Module):
         super().__init__()
         self.backbone, self.head = backbone, head
+        self.columns: dict[int, int] = {}  # task -> which part of the features is its own, where each task has one
 
     def features(self, x: Tensor) -> Tensor:
         return self.backbone(x)
+
+    def own(self, features: Tensor, task: int) -> Tensor:
+        """What of the features [N, D] is read where the task is told."""
+        return features.chunk(len(self.columns), 1)[self.columns[task]] if self.columns else features
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.backbone(x))
@@ -96,9 +101,22 @@ class Learner:
 
     def teach(self, batch: Batch) -> Output:
         """Loss of one batch, through fresh views."""
+        return self.judge(self.views(batch.raw), batch)
+
+    def views(self, raw: Tensor) -> list[Tensor]:
+        """As many fresh views as the objective compares."""
         with self.fabric.autocast():
-            views = [self.view(batch.raw, self.view_rng) for _ in range(self.objective.num_views)]
+            return [self.view(raw, self.view_rng) for _ in range(self.objective.num_views)]
+
+    def judge(self, views: list[Tensor], batch: Batch) -> Output:
+        """Loss of one batch through these views."""
+        with self.fabric.autocast():
             return replace(self.objective(self.taught, views, batch), views=views)
+
+    def outputs(self, raw: Tensor, view: View | None = None) -> Tensor:
+        """What a memory would remember of these examples, through one fresh view: the run's own, or another."""
+        with self.fabric.autocast():
+            return self.objective.outputs(self.taught, (view or self.view)(raw, self.view_rng))
 
     def update(self) -> None:
         """Clip, set the rate, step."""

@@ -21,6 +21,12 @@ class Objective(Protocol):
 
     def masks(self, stream: Stream) -> Tensor | None: ...
 
+    def output_shape(self, stream: Stream) -> tuple[int, ...]: ...  # of what a memory remembers of one example
+
+    def outputs(self, network: nn.Module, view: Tensor) -> Tensor: ...  # the same of a batch
+
+    def warning(self, output: Output) -> str: ...  # what the user should hear of a batch; "" where all is well
+
     def targets(self, batch: Batch) -> Tensor: ...  # which logit is right: int64 [B], of text [B, L]
 
     def __call__(self, network: nn.Module, views: Sequence[Tensor], batch: Batch) -> Output: ...

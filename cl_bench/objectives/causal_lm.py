@@ -35,6 +35,15 @@ class CausalLM:
     def masks(self, stream: Stream) -> Tensor | None:
         return None
 
+    def output_shape(self, stream: Stream) -> tuple[int, ...]:
+        return stream.output_shape
+
+    def outputs(self, network: nn.Module, view: Tensor) -> Tensor:
+        return network(view)
+
+    def warning(self, output: Output) -> str:
+        return ""
+
     def targets(self, batch: Batch) -> Tensor:
         """int64 [B, L]: what comes after each token that the network reads."""
         return batch.raw[:, 1:].long()

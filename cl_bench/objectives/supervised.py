@@ -37,6 +37,15 @@ class Supervised:
             rows[e.index, list(e.classes if self.loss_over == "own" else stream.seen(e.index))] = True
         return rows
 
+    def output_shape(self, stream: Stream) -> tuple[int, ...]:
+        return stream.output_shape
+
+    def outputs(self, network: nn.Module, view: Tensor) -> Tensor:
+        return network(view)
+
+    def warning(self, output: Output) -> str:
+        return ""
+
     def targets(self, batch: Batch) -> Tensor:
         return batch.y
 

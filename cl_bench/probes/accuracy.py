@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from cl_bench.probes.readout import Readout
 
 class Accuracy:
     """class_il: argmax over the classes seen so far (up to the task, where it lies ahead); task_il: over its own."""
+
+    needs_logits: ClassVar[bool] = True
 
     def __call__(self, readout: Readout) -> Mapping[str, Tensor]:
         among = sorted({*readout.seen, *readout.classes})
@@ -26,6 +29,8 @@ class Accuracy:
 
 class Loss:
     """Mean cross-entropy in nats, among the classes seen so far."""
+
+    needs_logits: ClassVar[bool] = True
 
     def __call__(self, readout: Readout) -> Mapping[str, Tensor]:
         mask = torch.full_like(readout.logits[0], -torch.inf)

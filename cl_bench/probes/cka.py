@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from cl_bench.core.errors import ConfigError
 from cl_bench.core.kinds import Count
 from cl_bench.core.learner import Learner
-from cl_bench.core.types import Examples, Test
+from cl_bench.core.types import Examples, Stream
 from cl_bench.probes.moment import PENULTIMATE, WHOLE, Held, Moment, MomentProbe, Row, widths
 from cl_bench.probes.similarity import cka, subspace_similarity
 
@@ -19,14 +19,15 @@ from cl_bench.probes.similarity import cka, subspace_similarity
 class CKA(MomentProbe):
     """Linear CKA (1905.00414) and SubspaceSim_k (2007.07400) of a test's features: when it was learned, and now.
 
-    The features of the first moment stay in the run folder, probes/<test>.safetensors, also for comparing runs.
+    The features of the first moment stay in the run folder, probes/<test>.safetensors, those of the last
+    in <test>.last.safetensors, for scripts/compare_runs.py.
     layers: modules of the backbone beside the penultimate features, each the mean over tokens or pixels.
     """
 
     def __init__(self, *, directions: Count, layers: list[str]):
         self.directions, self.layers = directions, layers
 
-    def prepare(self, learner: Learner, tests: Mapping[str, Test], held_out: Mapping[str, Examples]) -> None:
+    def prepare(self, learner: Learner, stream: Stream, held_out: Mapping[str, Examples]) -> None:
         width = min(widths(learner, next(iter(held_out.values())), self.layers).values())
         most = min(width, *(len(data) - 1 for data in held_out.values()))
         if self.directions > most:
@@ -41,7 +42,9 @@ class CKA(MomentProbe):
             file = moment.folder / "probes" / f"{quote(held.on, safe=' ')}.safetensors"
             if moment.after == held.learned:  # written anew by a run that is resumed before it: the same to the bit
                 keep(held, self.layers, file)
-            elif moment.after > held.learned:
+            if moment.last:
+                keep(held, self.layers, file.with_name(f"{file.stem}.last.safetensors"))
+            if moment.after > held.learned:
                 for metric, value in self.compare(held, file).items():
                     found.setdefault(metric, []).append(value)
                     yield moment.row(held.on, metric, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.core.learner import Learner
-from cl_bench.core.types import Examples, Test
+from cl_bench.core.types import Examples, Stream
 from cl_bench.mistakes import nearest
+from cl_bench.strategies.passes import features
 
 Row = dict[str, Any]
 PENULTIMATE = ""  # the layer that has no name: what the head reads
@@ -24,23 +25,38 @@ WHOLE = "all"  # `on` of rows about all tests together; the summary takes the la
 
 @dataclass(frozen=True)
 class Held:
-    """One test's features: layer -> [N, D]. learned: the moment from which on its task counts as learned."""
+    """One test's features: layer -> [N, D]. learned: the moment from which on its task counts as learned; task: its own."""
 
     on: str
     classes: tuple[int, ...]
     learned: int
     y: Tensor
     features: Mapping[str, Tensor]
+    task: int = 0
 
 
 @dataclass(frozen=True)
 class Moment:
-    """All tests looked at after experience `after`; folder: where a probe may keep files of its own."""
+    """All tests looked at after experience `after`; folder: where a probe may keep files of its own.
+
+    learner: to look through, not to change. last: whether none comes after. kept: features of further examples, by name.
+    """
 
     after: int
     seed: int
     folder: Path
     held: Sequence[Held]
+    learner: Learner | None = None
+    batch_size: int = 0
+    last: bool = False
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+    def features(self, name: str, data: Examples) -> Tensor:
+        """[N, D] of other examples than the tests', read once for all probes that ask for them by this name."""
+        assert self.learner is not None
+        if name not in self.kept:
+            self.kept[name] = torch.cat([found for found, _ in features(self.learner, data, self.batch_size)]).float()
+        return self.kept[name]
 
     def row(self, on: str, metric: str, value: Tensor | float) -> Row:
         return {"after": self.after, "on": on, "metric": metric, "value": float(value)}
@@ -53,8 +69,8 @@ class MomentProbe(ABC):
     said: Sequence[str] = ()  # remarks of the last moment, for the run's log
 
     @abstractmethod
-    def prepare(self, learner: Learner, tests: Mapping[str, Test], held_out: Mapping[str, Examples]) -> None:
-        """Refuse, before training, what it could not look at."""
+    def prepare(self, learner: Learner, stream: Stream, held_out: Mapping[str, Examples]) -> None:
+        """Refuse, before training, what it could not look at; the stream is as the scenario made it."""
 
     @abstractmethod
     def __call__(self, moment: Moment) -> Iterable[Row]: ...

@@ -12,7 +12,7 @@ from cl_bench.core.errors import ConfigError
 from cl_bench.core.kinds import Count
 from cl_bench.core.learner import Learner
 from cl_bench.core.seeds import generator
-from cl_bench.core.types import Examples, Test
+from cl_bench.core.types import Examples, Stream
 from cl_bench.probes.moment import PENULTIMATE, WHOLE, Moment, MomentProbe, Row
 from cl_bench.probes.similarity import overlaps
 
@@ -29,8 +29,8 @@ class Overlap(MomentProbe):
     def __init__(self, *, centring: Literal["all_class_mean", "none"], draws: Count):
         self.centring, self.draws = centring, draws
 
-    def prepare(self, learner: Learner, tests: Mapping[str, Test], held_out: Mapping[str, Examples]) -> None:
-        counts = {(on, c): int((held_out[on].y == c).sum()) for on, test in tests.items() for c in test.classes}
+    def prepare(self, learner: Learner, stream: Stream, held_out: Mapping[str, Examples]) -> None:
+        counts = {(on, c): int((held_out[on].y == c).sum()) for on, test in stream.tests.items() for c in test.classes}
         if len({c for _, c in counts}) < 2:
             raise ConfigError("probe=overlap compares classes, and this stream has one; leave the probe out, or give more classes")
         few = [f"class {c} of {on} has {n}" for (on, c), n in counts.items() if n < 2]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.core.learner import Learner
-from cl_bench.core.types import Examples, Test
+from cl_bench.core.types import Examples, Stream
 from cl_bench.folder import write
 from cl_bench.probes.moment import WHOLE, Moment, MomentProbe, Row
 
@@ -21,7 +21,7 @@ class Prompts(MomentProbe):
     the run folder, probes/prompts_after<k>.csv: a row a test, a column a prompt.
     """
 
-    def prepare(self, learner: Learner, tests: Mapping[str, Test], held_out: Mapping[str, Examples]) -> None:
+    def prepare(self, learner: Learner, stream: Stream, held_out: Mapping[str, Examples]) -> None:
         names = [name for name, _ in learner.network.get_submodule("backbone").named_modules()]
         self.layer = next((name for name in names if name.rpartition(".")[2] == "chosen"), "")
         if not self.layer:

@@ -15,6 +15,7 @@ from cl_bench.core.learner import Learner
 from cl_bench.core.types import Examples, Stream
 from cl_bench.objectives.causal_lm import token_losses
 from cl_bench.probes.moment import PENULTIMATE, Held, Moment, MomentProbe, tap
+from cl_bench.strategies import passes
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def read(learner: Learner, data: Examples, batch_size: int) -> tuple[Tensor, Ten
             features.append(f)
             logits.append(learner.network.head(f))
     learner.network.train(was_training)
-    return torch.cat(features), _finite(torch.cat(logits))
+    return torch.cat(features), finite(torch.cat(logits))
 
 
 @torch.inference_mode()
@@ -68,10 +69,10 @@ def read_losses(learner: Learner, data: Examples, batch_size: int) -> Tensor:
         batch = learner.batch(on_device, data.y, 0)
         losses.append(token_losses(logits, learner.objective.targets(batch)).mean(1))
     learner.network.train(was_training)
-    return _finite(torch.cat(losses))
+    return finite(torch.cat(losses))
 
 
-def _finite(answers: Tensor) -> Tensor:
+def finite(answers: Tensor) -> Tensor:
     if not answers.isfinite().all():
         raise DivergenceError("the network answers with numbers that are not finite; lower train.optimizer.lr, or set train.clip")
     return answers
@@ -91,7 +92,8 @@ def observe(
     """Rows of every probe on every task learned so far (future: on all); folder: where a probe may keep files."""
     learner.reseed("probes", after)
     of_moment = [probe for probe in probes.values() if isinstance(probe, MomentProbe)]
-    layers = [name for probe in of_moment for name in probe.layers]
+    layers = list(dict.fromkeys(name for probe in of_moment for name in probe.layers))
+    of_test = [probe for probe in probes.values() if not isinstance(probe, MomentProbe)]
     held: list[Held] = []
     learned = {e.index for e in stream.experiences if e.index <= after}
     everything = any(e.name == "joint" for e in stream.experiences)
@@ -102,18 +104,22 @@ def observe(
         with tap(learner.network, layers) as tapped:
             if stream.is_text:
                 losses = read_losses(learner, held_out[on], batch_size)
-            else:
+            elif of_test:
                 features, logits = read(learner, held_out[on], batch_size)
+            else:  # a head may have no logits
+                features = finite(torch.cat([found for found, _ in passes.features(learner, held_out[on], batch_size)]))
         y = held_out[on].y.to(learner.device)
         seen = stream.seen(max(after, test.task))  # a task ahead: as when it comes, so that transfer compares like with like
         readout = Readout(after, on, test.task, test.classes, seen, features, logits, y, losses)
-        yield from rows(readout, [probe for probe in probes.values() if not isinstance(probe, MomentProbe)])
+        yield from rows(readout, of_test)
         if of_moment:
             first = min(e.index for e in stream.experiences if e.looked and e.index >= test.task)
             found = {PENULTIMATE: features, **{name: torch.cat(batches) for name, batches in tapped.items()}}
-            held.append(Held(on, test.classes, first, y, found))
+            held.append(Held(on, test.classes, first, y, found, test.task))
+    last = after == max(e.index for e in stream.experiences)
+    moment = Moment(after, learner.seed, folder, held, learner, batch_size, last)
     for probe in of_moment if held else ():
-        yield from probe(Moment(after, learner.seed, folder, held))
+        yield from probe(moment)
 
 
 def rows(readout: Readout, probes: Iterable[Probe]) -> Iterable[dict[str, Any]]:

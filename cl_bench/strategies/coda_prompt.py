@@ -27,6 +27,7 @@ class CODAPrompt(OwnClasses):
 
     needs_boundaries: ClassVar[bool] = True
     needs_classes: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
     remembers = ("current",)
 
     def __init__(self, *, size: Count, length: Count, layers: list[Whole], orthogonality: NonNegative, class_mask: bool, batch_size: Count):

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from cl_bench.core.kinds import Count, NonNegative
-from cl_bench.core.learner import Learner
+from cl_bench.core.learner import Learner, View
 from cl_bench.core.types import Batch, Output
 from cl_bench.strategies.der import DER
 
@@ -17,9 +17,16 @@ class DERpp(DER):
     """DER++ (2004.07211): DER + beta * loss(another draw of remembered examples)."""
 
     def __init__(
-        self, *, memory: Literal["reservoir", "balanced"], memory_size: Count, batch_size: Count, alpha: NonNegative, beta: NonNegative
+        self,
+        *,
+        memory: Literal["reservoir", "balanced"],
+        memory_size: Count,
+        batch_size: Count,
+        alpha: NonNegative,
+        beta: NonNegative,
+        light: View | None,
     ):
-        super().__init__(memory=memory, memory_size=memory_size, batch_size=batch_size, alpha=alpha)
+        super().__init__(memory=memory, memory_size=memory_size, batch_size=batch_size, alpha=alpha, light=light)
         self.beta = beta
 
     def terms(self, learner: Learner, batch: Batch, output: Output) -> Mapping[str, Tensor]:

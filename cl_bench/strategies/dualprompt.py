@@ -26,6 +26,7 @@ class DualPrompt(OwnClasses):
 
     needs_boundaries: ClassVar[bool] = True
     needs_classes: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
     remembers = ("current",)
 
     def __init__(

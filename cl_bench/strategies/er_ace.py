@@ -20,6 +20,7 @@ class ERACE(Rehearsal):
     """
 
     needs_classes: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
 
     def __init__(self, *, memory: Literal["reservoir", "balanced"], memory_size: Count, batch_size: Count):
         super().__init__(memory=memory, memory_size=memory_size, batch_size=batch_size)

@@ -24,6 +24,7 @@ class EWC(Strategy):
     """
 
     needs_boundaries: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
 
     def __init__(
         self,

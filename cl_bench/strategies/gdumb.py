@@ -26,6 +26,7 @@ class GDumb(Strategy):
     """
 
     needs_boundaries: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
     needs_classes: ClassVar[bool] = True
 
     def __init__(self, *, memory_size: Count):

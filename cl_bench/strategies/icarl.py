@@ -29,6 +29,7 @@ class ICaRL(Strategy):
     """
 
     needs_boundaries: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
     needs_classes: ClassVar[bool] = True
 
     def __init__(self, *, memory_size: Count, batch_size: Count):

@@ -29,6 +29,7 @@ class L2P(OwnClasses):
     """
 
     needs_classes: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ class LoRA(OwnClasses):
     """LoRA (2106.09685): W + scale / rank * B A in the named layers; one pair for the whole stream, trained with the head."""
 
     needs_classes: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
 
     def __init__(self, *, rank: Count, scale: Positive, layers: list[str], class_mask: bool):
         super().__init__(class_mask=class_mask)

@@ -24,6 +24,7 @@ class LwF(Strategy):
     """
 
     needs_boundaries: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
 
     def __init__(self, *, strength: NonNegative, temperature: Positive):
         self.strength, self.temperature = strength, temperature

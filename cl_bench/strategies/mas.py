@@ -23,6 +23,7 @@ class MAS(Strategy):
     """
 
     needs_boundaries: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
     remembers = ("seen", "importance")
 
     def __init__(

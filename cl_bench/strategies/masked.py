@@ -17,6 +17,7 @@ class OwnClasses(Strategy):
     """In training, the logits of all classes but the experience's own are -inf (2112.08654's code: train_mask)."""
 
     needs_classes: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
 
     def __init__(self, *, class_mask: bool):
         self.class_mask = class_mask
@@ -34,6 +35,7 @@ class Masked(OwnClasses):
     """Fine-tuning under the class mask, of the whole network or of the head alone."""
 
     needs_classes: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
 
     def __init__(self, *, class_mask: bool, backbone: Literal["trained", "frozen"], batch_size: Count):
         super().__init__(class_mask=class_mask)

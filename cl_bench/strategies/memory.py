@@ -61,6 +61,12 @@ class Reservoir:
         index = self.place(torch.randint(0, len(self), (count,), generator=rng))
         return tuple(column.index_select(0, index) for column in self.columns.values())
 
+    def deal(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """count examples without replacement, the whole memory again and again where it holds fewer; columns as draw gives them."""
+        shuffled = torch.randperm(len(self), generator=rng)
+        index = shuffled[torch.arange(count) % len(self)].to(self.device)
+        return tuple(column.index_select(0, index) for column in self.columns.values())
+
     def state_dict(self) -> dict[str, Any]:
         return {**self.columns, "num_seen": self.num_seen}
 

@@ -24,6 +24,7 @@ class NMC(Strategy):
     """
 
     needs_boundaries: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
     needs_classes: ClassVar[bool] = True
 
     def __init__(self, *, metric: Literal["euclidean", "cosine"], batch_size: Count):

@@ -27,6 +27,7 @@ class PackNet(Strategy):
     """
 
     needs_boundaries: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
     needs_classes: ClassVar[bool] = True
     remembers = ("current", "pruned")
 

@@ -34,6 +34,7 @@ class PAINT(Strategy):
 
     needs_boundaries: ClassVar[bool] = True
     needs_classes: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -24,7 +24,8 @@ class PNN(Strategy):
 
     Every column starts from the model's own first weights. Only the column of the current task learns, from its own classes.
     No task is told at test: the logit of a class comes from the latest column whose task has it, so what returns
-    (permuted, rotated) is asked of the latest only.
+    (permuted, rotated) is asked of the latest only. Without labels a column has a projector of its own, without adapters:
+    features are what remains.
     """
 
     needs_boundaries: ClassVar[bool] = True
@@ -37,7 +38,7 @@ class PNN(Strategy):
     def prepare(self, learner: Learner, stream: Stream) -> None:
         network, count = learner.network, len(stream.experiences)
         names, head = tapped(network.backbone), network.head
-        if not isinstance(head, nn.Linear):
+        if learner.objective.needs_labels and not isinstance(head, nn.Linear):
             raise ConfigError(f"strategy=pnn needs a linear head, and this objective has a {type(head).__name__}; use objective=supervised")
         learner.reseed("columns")
         self.position = {e.index: n for n, e in enumerate(stream.experiences)}
@@ -48,9 +49,10 @@ class PNN(Strategy):
             for name, before in taps.items():
                 before.append(Tap(body.get_submodule(name), before[:], self.scale))
                 body.set_submodule(name, before[-1])
-        adapters = [Adapter(head, n, self.scale) for n in range(1, count)]
+        adapters = [Adapter(head, n, self.scale) for n in range(1, count)] if isinstance(head, nn.Linear) else []
         network.backbone = self.columns = Columns(bodies)
-        network.head = self.heads = Heads([copy.deepcopy(head) for _ in range(count)], adapters, owners(self.own), head.in_features)
+        network.head = self.heads = Heads([copy.deepcopy(head) for _ in range(count)], adapters, owners(self.own))
+        network.columns = self.position
         learner.batch_norm = "train"  # a column's statistics are its own and stand still with it
         learner.parameters = list(network.parameters())
         learner.new_optimizer()
@@ -148,17 +150,17 @@ class Heads(nn.Module):
 
     owner: Tensor
 
-    def __init__(self, heads: Sequence[nn.Module], adapters: Sequence[nn.Module], owner: Tensor, dim: int):
+    def __init__(self, heads: Sequence[nn.Module], adapters: Sequence[nn.Module], owner: Tensor):
         super().__init__()
-        self.heads, self.adapters, self.current, self.dim = nn.ModuleList(heads), nn.ModuleList(adapters), -1, dim
+        self.heads, self.adapters, self.current = nn.ModuleList(heads), nn.ModuleList(adapters), -1
         self.register_buffer("owner", owner, persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        parts = features.split(self.dim, 1)
+        parts = features.chunk(self.current + 1 if self.training else len(self.heads), 1)
 
         def column(n: int) -> Tensor:
             own = self.heads[n](parts[n])
-            return own + self.adapters[n - 1]([part.detach() for part in parts[:n]]) if n else own
+            return own + self.adapters[n - 1]([part.detach() for part in parts[:n]]) if n and self.adapters else own
 
         if self.training:
             return column(self.current)

@@ -26,6 +26,7 @@ class RanPAC(Strategy):
     """
 
     needs_boundaries: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
     needs_classes: ClassVar[bool] = True
 
     def __init__(self, *, size: Count, ridges: list[Positive], held_out: Fraction, adapt_first_task: bool, batch_size: Count):

@@ -24,7 +24,7 @@ class Rehearsal(Strategy):
         self.kind, self.memory_size, self.batch_size = memory, memory_size, batch_size
 
     def prepare(self, learner: Learner, stream: Stream) -> None:
-        like = learner.parameters[0].detach().new_zeros(stream.output_shape) if self.keeps_outputs else None
+        like = learner.parameters[0].detach().new_zeros(learner.objective.output_shape(stream)) if self.keeps_outputs else None
         self.memory = MEMORIES[self.kind](self.memory_size, stream, learner.device, like)
 
     def recall(self, learner: Learner, now: int | Tensor) -> tuple[Batch, list[Tensor]]:

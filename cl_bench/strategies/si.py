@@ -36,10 +36,14 @@ class SI(Strategy):
         self.num_tasks = 0
 
     def prepare(self, learner: Learner, stream: Stream) -> None:
-        self.theta: list[Tensor] = [*learner.parameters]
+        self.theta: list[Tensor] = self.held(learner)
         self.penalty = Quadratic(self.theta)
         self.path, self.importance, self.grads, self.before = (torch.zeros_like(self.penalty.weight) for _ in range(4))
         self.views = [split(vector, self.theta) for vector in (self.path, self.grads, self.before)]
+
+    def held(self, learner: Learner) -> list[Tensor]:
+        """Which weights."""
+        return [*learner.parameters]
 
     def terms(self, learner: Learner, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         return {"si": self.penalty.value()} if self.num_tasks else {}
@@ -66,7 +70,7 @@ class SI(Strategy):
         if self.gradient == "squared":
             where = {id(p): i for i, p in enumerate(self.theta)}
             for group in learner.optimizer.param_groups:
-                mine = [where[id(p)] for p in group["params"]]
+                mine = [where[id(p)] for p in group["params"] if id(p) in where]
                 g = [grads[i] for i in mine]
                 torch._foreach_addcmul_([path[i] for i in mine], g, g, value=group["lr"])
         else:

@@ -1,0 +1,153 @@
+"""Two random views of an image for self-supervision, drawn on the device for the whole batch at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cl_bench.core.errors import ConfigError
+from cl_bench.core.kinds import Count, Fraction, NonNegative, Positive, Whole
+from cl_bench.data.augment import TRIES, along, blurring, crops, grey, jitter, resampling, shifting
+
+PORTION = 64  # images worked on at a time on a CPU, whose cache these fill; speed only
+
+
+class Augmented:
+    """Crop, flip, colour jitter, grey and blur with torchvision's distributions, each with its own chance; rng None draws nothing.
+
+    crop: `resized` is RandomResizedCrop(size, scale, ratio), `shifted` is RandomCrop(padding). size: of what comes out, null as
+    the data. jitter: how far brightness, contrast, saturation (about 1) and hue (about 0) go. blur: sigmas. mean and std: one
+    number, or one a channel.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: Count | None,
+        crop: Literal["resized", "shifted"],
+        scale: list[Positive],
+        ratio: list[Positive],
+        interpolation: Literal["bilinear", "bicubic"],
+        padding: Whole,
+        flip: Fraction,
+        jitter: Mapping[str, NonNegative],
+        jitter_chance: Fraction,
+        grey_chance: Fraction,
+        blur: list[Positive],
+        blur_kernel: Count,
+        blur_chance: Fraction,
+        mean: list[float],
+        std: list[Positive],
+    ):
+        for name, pair in (("scale", scale), ("ratio", ratio), ("blur", blur)):
+            if len(pair) != 2 or pair[0] > pair[1]:
+                raise ConfigError(f"view.{name}={list(pair)} is no range; give [lowest, highest]")
+        if scale[1] > 1:
+            raise ConfigError(f"view.scale={list(scale)}: a crop is at most the whole image; give [lowest, highest] up to 1")
+        if set(jitter) != {"brightness", "contrast", "saturation", "hue"} or jitter["hue"] > 0.5:
+            raise ConfigError(f"view.jitter={dict(jitter)}: give brightness, contrast, saturation, and hue of 0.5 or less")
+        if not blur_kernel % 2:
+            raise ConfigError(f"view.blur_kernel={blur_kernel} has no middle; give an odd number")
+        self.size, self.crop, self.scale, self.ratio, self.interpolation = size, crop, scale, ratio, interpolation
+        self.padding, self.flip = padding, flip
+        self.jitter, self.jitter_chance, self.grey_chance = dict(jitter), jitter_chance, grey_chance
+        self.blur, self.blur_kernel, self.blur_chance = blur, blur_kernel, blur_chance
+        self.mean, self.std = mean, std
+
+    def __call__(self, raw: Tensor, rng: torch.Generator | None) -> Tensor:
+        b, c, h, w = raw.shape
+        size = (self.size or h, self.size or w)
+        self._refuse(c, h, w, size)
+        mean, std = (torch.tensor(v, device=raw.device)[:, None, None] for v in (self.mean, self.std))
+        out = torch.empty(b, c, *size, device=raw.device)
+        drawn = None if rng is None else self._numbers(b, h, w, rng, raw.device)
+        for part, turn in self._parts(b, drawn, raw.device):
+            x = raw[part].to(out.dtype)
+            if drawn is None:
+                x = along(self._whole(x, h, size[0]) / 255, x, self._whole(x, w, size[1]))
+            else:
+                x = self._augment(x, size, {name: numbers[..., part] for name, numbers in drawn.items()}, turn)
+            out[part] = x.sub_(mean).div_(std)
+        return out
+
+    def _parts(self, b: int, drawn: Mapping[str, Tensor] | None, device: torch.device) -> list[tuple[Any, int | None]]:
+        """Which images are worked on together. On a CPU, where what was drawn can be looked at, those that turn their hue at the same
+        place (-1: not at all), as many as fit its cache: a third of the time. Elsewhere all, whatever was drawn."""
+        if device.type != "cpu" or drawn is None or "order" not in drawn:
+            return [(slice(None), None)]
+        turn = drawn["order"].argsort(0)[3].masked_fill(drawn["still"], -1)
+        return [(part, k) for k in range(-1, 4) for part in (turn == k).nonzero().flatten().split(PORTION) if len(part)]
+
+    def _numbers(self, b: int, h: int, w: int, rng: torch.Generator, device: torch.device) -> dict[str, Tensor]:
+        """All that is random, [..., B] by name."""
+        drawn = {"flip": torch.rand(b, generator=rng, device=device) < self.flip}
+        if self.crop == "resized":
+            drawn["box"] = crops(h, w, self.scale, self.ratio, torch.rand(2 * TRIES + 2, b, generator=rng, device=device))
+        else:
+            drawn["offset"] = torch.rand(2, b, generator=rng, device=device).mul_(2 * self.padding + 1).floor_() - self.padding
+        if self.jitter_chance:
+            numbers = torch.rand(9, b, generator=rng, device=device)
+            drawn["order"], drawn["still"] = numbers[5:].argsort(0), numbers[4] >= self.jitter_chance
+            drawn["factors"] = self._factors(numbers[:4], drawn["still"])
+        if self.grey_chance:
+            drawn["grey"] = torch.rand(b, generator=rng, device=device) < self.grey_chance
+        if self.blur_chance:
+            sigma, chance = torch.rand(2, b, generator=rng, device=device)
+            sigma = self.blur[0] + (self.blur[1] - self.blur[0]) * sigma
+            drawn["sigma"] = sigma.masked_fill_(chance >= self.blur_chance, 0)
+        return drawn
+
+    def _augment(self, x: Tensor, size: Sequence[int], drawn: Mapping[str, Tensor], turn: int | None) -> Tensor:
+        """x [B, C, H, W] of 0 to 255 -> [B, C, *size] of 0 to 1."""
+        h, w = x.shape[2:]
+        if "box" in drawn:
+            top, left, high, wide = drawn["box"]
+            rows = resampling(top, high, h, size[0], self.interpolation)
+            columns = resampling(left, wide, w, size[1], self.interpolation, drawn["flip"])
+        else:
+            rows = self._whole(x, h, size[0]) @ shifting(drawn["offset"][0], h)
+            columns = self._whole(x, w, size[1]) @ shifting(drawn["offset"][1], w, drawn["flip"])
+        x = along(rows.mul_(1 / 255), x, columns)
+        if self.interpolation == "bicubic":
+            x.clamp_(0, 1)  # the filter overshoots
+        if "factors" in drawn and turn != -1:
+            jitter(x, drawn["factors"], drawn["order"], turn)
+        if "grey" in drawn and x.shape[1] == 3:
+            x.lerp_(grey(x), drawn["grey"][:, None, None, None].to(x.dtype))
+        if "sigma" in drawn:
+            rows, columns = (blurring(drawn["sigma"], length, self.blur_kernel) for length in size)
+            x = along(rows, x, columns)
+        return x
+
+    def _whole(self, x: Tensor, source: int, size: int) -> Tensor:
+        """[B, size, source] of a line that is resized and nothing else."""
+        zero = x.new_zeros(len(x))
+        return resampling(zero, zero + source, source, size, "bilinear")
+
+    def _factors(self, draw: Tensor, still: Tensor) -> Tensor:
+        """Of ColorJitter [4, B] from uniform numbers [4, B]; where `still`, such as change nothing."""
+        reach = [self.jitter[name] for name in ("brightness", "contrast", "saturation")]
+        low, high = (draw.new_tensor(v)[:, None] for v in ([max(0, 1 - r) for r in reach], [1 + r for r in reach]))
+        factors = torch.cat([low + (high - low) * draw[:3], self.jitter["hue"] * (2 * draw[3:] - 1)])
+        return draw.new_tensor([1.0, 1.0, 1.0, 0.0])[:, None].where(still, factors)
+
+    def _refuse(self, c: int, h: int, w: int, size: Sequence[int]) -> None:
+        """Images that these settings cannot be applied to; known from the first batch, which run.py shows before training."""
+        if self.crop == "resized":
+            area, widest = self.scale[0] * h * w, max(self.ratio[1], 1 / self.ratio[0])
+            if (area / widest) ** 0.5 < 1:
+                raise ConfigError(
+                    f"view.scale={list(self.scale)}: a crop of that share of {h} x {w} pixels is thinner than one; "
+                    "raise its lowest number, or use larger images"
+                )
+        if self.blur_chance and min(size) <= self.blur_kernel // 2:
+            raise ConfigError(
+                f"view.blur_kernel={self.blur_kernel} is too wide for {size[0]} x {size[1]} pixels; "
+                f"give {2 * min(size) - 1} or less, or view.blur_chance=0"
+            )
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (1, c):
+                raise ConfigError(f"view.{name}={list(getattr(self, name))}: the images have {c} channels; give one number, or {c}")

@@ -1,0 +1,118 @@
+"""Pictures from inside a run: feature maps of a block, and the loss around the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cl_bench.core.errors import ConfigError
+from cl_bench.core.kinds import Count, Positive
+from cl_bench.core.learner import Learner
+from cl_bench.core.seeds import generator
+from cl_bench.core.types import Examples, Stream
+from cl_bench.mistakes import nearest
+from cl_bench.probes.moment import WHOLE, Moment, MomentProbe, Row
+
+
+class FeatureMaps(MomentProbe):
+    """What a block makes of the first task's test images after each task, mean over channels (2110.06976, figure 5):
+    probes/maps_after<k>.png."""
+
+    def __init__(self, *, layer: str, images: Count):
+        self.layer, self.images = layer, images
+
+    def prepare(self, learner: Learner, stream: Stream, held_out: Mapping[str, Examples]) -> None:
+        modules = [name for name, _ in learner.network.get_submodule("backbone").named_modules() if name]
+        if self.layer not in modules:
+            raise ConfigError(f"probe.feature_maps.layer={self.layer} is no module of the backbone; {nearest(self.layer, modules)}")
+        self.raw = next(iter(held_out.values())).raw[: self.images].to(learner.device)
+        if self.maps(learner).ndim != 3:
+            raise ConfigError(f"probe.feature_maps.layer={self.layer} has no maps [channels, height, width]; name a block such as layer2")
+
+    @torch.no_grad()
+    def maps(self, learner: Learner) -> Tensor:
+        """[N, H, W]"""
+        kept: list[Tensor] = []
+        module = learner.network.get_submodule("backbone").get_submodule(self.layer)
+        hook = module.register_forward_hook(lambda module, given, out: kept.append(out))
+        was_training = learner.network.training
+        learner.network.eval()
+        learner.network.features(learner.view(self.raw, None))
+        learner.network.train(was_training)
+        hook.remove()
+        return kept[0].float().mean(1)
+
+    def __call__(self, moment: Moment) -> Iterator[Row]:
+        from matplotlib.figure import Figure
+
+        assert moment.learner is not None
+        images = [*self.raw.float().mean(1).cpu(), *self.maps(moment.learner).cpu()]
+        figure = Figure(figsize=(1.2 * len(self.raw), 2.6), layout="constrained")
+        for axes, image in zip(figure.subplots(2, len(self.raw), squeeze=False).flatten(), images, strict=True):
+            axes.imshow(image.numpy(), cmap="viridis")
+            axes.set_axis_off()
+        (moment.folder / "probes").mkdir(exist_ok=True)
+        figure.savefig(moment.folder / "probes" / f"maps_after{moment.after}.png", dpi=100)
+        yield from ()
+
+
+class Landscape(MomentProbe):
+    """Loss of the first task around the final weights, along two random directions scaled filter by filter (1712.09913), of a
+    randomly initialised linear classifier (2110.06976): probes/landscape.csv and .png; landscape_rise is how far the border lies
+    above the middle."""
+
+    def __init__(self, *, points: Count, reach: Positive, images: Count):
+        self.points, self.reach, self.images = points, reach, images
+
+    def prepare(self, learner: Learner, stream: Stream, held_out: Mapping[str, Examples]) -> None:
+        data = next(iter(held_out.values()))
+        self.data = data.take(torch.arange(min(self.images, len(data)))).to(learner.device)
+        self.num_classes = stream.num_classes
+
+    def __call__(self, moment: Moment) -> Iterator[Row]:
+        if not moment.last or moment.learner is None:
+            return
+        from matplotlib.figure import Figure
+
+        table, steps = self.losses(moment.learner, moment.seed), torch.linspace(-self.reach, self.reach, self.points)
+        lines = ["a,b,loss", *(f"{a:.4f},{b:.4f},{table[i, j]:.6f}" for i, a in enumerate(steps) for j, b in enumerate(steps))]
+        folder = moment.folder / "probes"
+        folder.mkdir(exist_ok=True)
+        (folder / "landscape.csv").write_text("\n".join(lines) + "\n")
+        figure = Figure(figsize=(4, 3.4), layout="constrained")
+        axes = figure.subplots()
+        figure.colorbar(axes.contourf(steps.numpy(), steps.numpy(), table.cpu().numpy(), 20), label="loss (nats)")
+        figure.savefig(folder / "landscape.png", dpi=100)
+        border = torch.cat([table[0], table[-1], table[1:-1, 0], table[1:-1, -1]])
+        yield moment.row(WHOLE, "landscape_rise", border.mean() - table[self.points // 2, self.points // 2])
+
+    @torch.no_grad()
+    def losses(self, learner: Learner, seed: int) -> Tensor:
+        """[points, points]"""
+        backbone, rng = learner.network.get_submodule("backbone"), generator(seed, "landscape")
+        here = {name: p.detach() for name, p in backbone.named_parameters()}
+        ways = [{name: direction(p, rng) for name, p in here.items()} for _ in range(2)]
+        x, was_training = learner.view(self.data.raw, None), learner.network.training
+        learner.network.eval()
+        weight = torch.randn(self.num_classes, backbone(x[:1]).shape[1], generator=rng).to(x)
+        weight = weight / weight.shape[1] ** 0.5
+        steps, found = torch.linspace(-self.reach, self.reach, self.points).tolist(), x.new_zeros(self.points, self.points)
+        for i, a in enumerate(steps):
+            for j, b in enumerate(steps):
+                moved: Any = {name: p + a * ways[0][name] + b * ways[1][name] for name, p in here.items()}
+                found[i, j] = F.cross_entropy(torch.func.functional_call(backbone, moved, (x,)) @ weight.T, self.data.y)
+        learner.network.train(was_training)
+        return found
+
+
+def direction(p: Tensor, rng: torch.Generator) -> Tensor:
+    """Random, each filter as long as the weight's; vectors (biases, norms) stay where they are."""
+    if p.ndim < 2:
+        return torch.zeros_like(p)
+    drawn = torch.randn(p.shape, generator=rng).to(p)
+    size = (len(p), *([1] * (p.ndim - 1)))
+    return drawn * (p.flatten(1).norm(dim=1) / drawn.flatten(1).norm(dim=1).clamp(min=1e-12)).view(size)
