@@ -34,7 +34,7 @@ def resolve(config: DictConfig, folders: Sequence[Path], named: bool = True) -> 
             raise ConfigError(f"scenario.datasets: {', '.join(unknown)} not known; {nearest(unknown[0], sorted(files))}")
         chosen = tree.get("data") or {}
         told = {key: chosen[key] for key in SHARED if key in chosen}
-        loaded = {n: _load(str(n), files) for n in names}
+        loaded = {n: load(str(n), files) for n in names}
         tree["datasets"] = {
             n: chosen if chosen.get("name") == n else OmegaConf.merge(node, {k: v for k, v in told.items() if k in node})
             for n, node in loaded.items()
@@ -42,12 +42,12 @@ def resolve(config: DictConfig, folders: Sequence[Path], named: bool = True) -> 
     return OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
 
 
-def _load(name: str, files: Mapping[str, Path]) -> DictConfig:
+def load(name: str, files: Mapping[str, Path]) -> DictConfig:
     """A data set's file, with what its defaults list begins from, as Hydra has it: `x`, or `x@key` for a part."""
     own = cast(DictConfig, OmegaConf.load(files[name]))
     node = OmegaConf.create({})
     for entry in own.pop("defaults", ["_self_"]):
         base, _, key = str(entry).partition("@")
-        part = own if base == "_self_" else _load(base, files)
+        part = own if base == "_self_" else load(base, files)
         node = cast(DictConfig, OmegaConf.merge(node, {key: part} if key else part))
     return node

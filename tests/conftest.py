@@ -140,9 +140,11 @@ def source():
 
     from omegaconf import OmegaConf
 
+    from cl_bench.resolve import load
+
     def make(name, data_root, **changes):
-        file = Path(__file__).parents[1] / f"conf/data/{name}.yaml"
-        config = OmegaConf.create({"data_root": str(data_root), "data": OmegaConf.load(file)})
+        files = {file.stem: file for file in (Path(__file__).parents[1] / "conf/data").glob("*.yaml")}
+        config = OmegaConf.create({"data_root": str(data_root), "data": load(name, files)})
         settings = {**OmegaConf.to_container(config, resolve=True)["data"], **changes}
         module, _, kind = settings.pop("_target_").rpartition(".")
         return getattr(import_module(module), kind)(**settings)

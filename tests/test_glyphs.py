@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cl_bench.core.types import Examples
-from cl_bench.data import characters, glyphs
+from cl_bench.data import characters, glyph_pictures, glyphs
 
 SMALL = {"classes": "digits", "images_per_class": 8, "test_per_class": 2}
 
@@ -29,16 +29,16 @@ def choice(**changes) -> glyphs.Choice:
     return glyphs.Choice(**{**settings, **changes})
 
 
-def look(**changes) -> glyphs.Look:
+def look(**changes) -> glyph_pictures.Look:
     """No variation but what is asked for: full black on full white or the reverse."""
     settings = {"rotation": 0.0, "scale": (1.0, 1.0), "stretch": 0.0, "shear": 0.0, "shift": 0.0, "stroke": (0.0, 0.0)}
     settings |= {"contrast": 255, "gradient": 0.0, "noise": 0.0, "tint": 0.0, "colour": False}
-    return glyphs.Look(**{**settings, **changes})
+    return glyph_pictures.Look(**{**settings, **changes})
 
 
 def painted(source, n, **changes):
     out = np.empty((n, 3 if changes.get("colour") else 1, 32, 32), np.uint8)
-    glyphs.paint(source, 7, look(**changes), out)
+    glyph_pictures.paint(source, 7, look(**changes), out)
     return torch.from_numpy(out)
 
 
@@ -68,7 +68,7 @@ def test_same_bytes_anew_others_with_another_seed(made, tmp_path):
 def test_every_setting_and_version_has_its_own_file(made, tmp_path, monkeypatch):
     part = Examples(torch.zeros(2, 1, 32, 32, dtype=torch.uint8), torch.arange(2))
     monkeypatch.setattr(glyphs, "choose", lambda choice: dict.fromkeys("abcd"))
-    monkeypatch.setattr(glyphs, "make", lambda *given: (part, part.take(part.y)))
+    monkeypatch.setattr(glyph_pictures, "make", lambda *given: (part, part.take(part.y)))
     changes = [
         {},
         {"classes": 4},
@@ -173,7 +173,7 @@ def test_contaminated_by_unicode():
 
 def test_faces_held_out_for_the_test(monkeypatch, made):
     seen = []
-    monkeypatch.setattr(glyphs, "paint", lambda source, seed, look, out: seen.append((len(source), len(out))) or out.fill(0))
+    monkeypatch.setattr(glyph_pictures, "paint", lambda source, seed, look, out: seen.append((len(source), len(out))) or out.fill(0))
     made(test_faces=["cmr10", "DejaVuSans"])
     assert sorted(seen) == [(2, 2)] * 10 + [(19, 8)] * 10
 

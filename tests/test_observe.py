@@ -50,9 +50,9 @@ def test_tasks_ahead_are_scored_alike_before_training_and_one_step_before(make_l
 @pytest.mark.parametrize(
     ("key", "target", "told"),
     [
-        ("data.root", "cl_bench.data.sources.Folder", True),  # another folder of images is other data
+        ("data.root", "cl_bench.data.sorted_pictures.Folder", True),  # another folder of images is other data
         ("data.root", "cl_bench.data.sources.Digits", False),
-        ("data.cache", "cl_bench.data.sources.Folder", False),
+        ("data.cache", "cl_bench.data.sorted_pictures.Folder", False),
         ("runtime.precision", "", True),
         ("runtime.threads", "", False),
     ],

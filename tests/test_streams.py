@@ -118,7 +118,8 @@ def test_gaussian_with_too_little_data(error) -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_gaussian_runs_or_is_refused(runs: Runs, tmp_path: Path, strategy: str) -> None:
     config = configure("sequential", "plain", *SMALL, "look.before=true", "look.future=true")
-    config["strategy"] = configure(strategy)["strategy"]
+    own = configure(strategy)  # and the model it works on
+    config |= {key: own[key] for key in ("strategy", "model")}
     parts = config["strategy"].get("parts", {"": config["strategy"]}).values()
     if any(class_flag(part["_target_"], "needs_boundaries") for part in parts):
         (told,) = problems(config)
