@@ -16,6 +16,7 @@ from cl_bench.checks import NODES, OF_MODEL, _targets, problems
 from cl_bench.cli import CONF, GROUPS, check, choices
 from cl_bench.core.errors import ConfigError
 from cl_bench.resolve import resolve
+from cl_bench.signatures import class_flag
 
 EVERY = [(group, name) for group in GROUPS for name in choices(group)]
 TEXT = [  # only beside each other; scenario=text brings the rest
@@ -105,12 +106,13 @@ def test_says_what_it_is(group: str, name: str) -> None:
     assert line.startswith("# ") and len(line) > 10
 
 
-def classes_of(name: str) -> frozenset[str]:
-    """What a strategy's presets share: all that the rules across groups look at."""
-    return frozenset(_targets(composed(f"strategy={name}")["strategy"]))
+def flags_of(name: str) -> frozenset[str]:
+    """All of a strategy that the rules across groups look at."""
+    flags = ("needs_boundaries", "needs_classes", "needs_logits")
+    return frozenset(f for f in flags for target in _targets(composed(f"strategy={name}")["strategy"]) if class_flag(target, f))
 
 
-@pytest.mark.parametrize("name", sorted({classes_of(name): name for name in reversed(choices("strategy"))}.values()))
+@pytest.mark.parametrize("name", sorted({flags_of(name): name for name in choices("strategy")}.values()))
 @pytest.mark.parametrize("group", ["scenario", "objective"])
 def test_strategies_bind_beside_every_choice(group: str, name: str) -> None:
     for choice in choices(group):

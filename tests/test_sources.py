@@ -14,9 +14,7 @@ NAMES = sorted(path.stem for path in (ROOT / "conf" / "data").glob("*.yaml"))
 def test_yaml_binds_and_expands_home(source, name):
     made = source(name, "~/somewhere", **({"root": "~"} if name in ("folder", "text") else {}))
     assert made.name == name
-    assert (
-        getattr(made, "cache", expected := Path.home() / "somewhere" / "cache") == expected
-    )  # what has none is made of others, or in memory
+    assert getattr(made, "cache", expected := Path.home() / "somewhere" / "cache") == expected  # or made in memory
 
 
 def test_unknown_kind(tmp_path, source, error):
