@@ -6,18 +6,19 @@ import json
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from cl_bench import cli, mistakes
+import cl_bench
+from cl_bench import cli, mistakes, notes
 from cl_bench.core.errors import ConfigError, Interrupted, RunError
 from cl_bench.core.stop import Stop
+from cl_bench.overrides import CONF
 
-NOTES = "CL_BENCH_NOTES"  # a file where every job of a sweep, in whatever process, notes its folder or its mistake
 COMMAND = "CL_BENCH_COMMAND"  # as typed, for jobs in other processes
 stop = Stop()
 failures: list[str] = []
@@ -41,14 +42,16 @@ def job(config: Any) -> tuple[Path, float]:
     folder = RunFolder(path)
     folder.check(plain)
     if folder.finished:
+        folder.checkpoint.unlink(missing_ok=True)  # of a process that was killed right after its last table
         print(f"{path}: finished already, skipped")
     else:
         _threads(plain["runtime"]["threads"])
+        plain["runtime"]["progress"] &= not notes.of_worker()  # live bars of several processes would overwrite each other
         logging.disable(logging.INFO)  # libraries' remarks; ours are printed
         from cl_bench.run import execute
 
         execute(plain, folder, stop)
-    if NOTES not in os.environ:
+    if not notes.kept():
         from cl_bench.show import show_run
 
         show_run(path)
@@ -58,12 +61,14 @@ def job(config: Any) -> tuple[Path, float]:
 def main() -> int:
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
-        at = [Path(b) for a, b in pairwise(arguments) if a == "--config-dir"]
-        print(cli.help_text(at))
+        print(cli.help_text(cli.config_dirs(arguments)))
+        return 0
+    if "--version" in arguments:
+        print(f"cl_bench {cl_bench.__version__}")
         return 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed as tracebacks
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop.handle)
+        signal.signal(number, _handle)
     try:
         sys.argv[1:], sweep = cli.check(arguments)
         return _hydra(sweep)
@@ -72,8 +77,24 @@ def main() -> int:
         return stopped.exit_status
     except (ConfigError, RunError) as error:
         return mistakes.fail(str(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush fails as well
+        return mistakes.fail("who read the output has left; run it again without a pipe, or into a file: what is saved stays")
     except OSError as error:
         return mistakes.fail(mistakes.about(error))
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C, or SIGTERM as Slurm sends it."""
+    if notes.kept() and not notes.of_worker():
+        notes.stop_workers(number)
+    stop.handle(number, frame)
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    """From the launcher; whoever stopped it may have told us already."""
+    if not stop():
+        stop.handle(signal.SIGTERM, frame)
 
 
 def _hydra(sweep: Path | None) -> int:
@@ -81,11 +102,11 @@ def _hydra(sweep: Path | None) -> int:
     import hydra
     from hydra.errors import HydraException
 
-    notes = None if sweep is None else (sweep / f"{socket.gethostname()}-{os.getpid()}.jsonl").resolve()
     os.environ[COMMAND] = json.dumps(sys.argv[1:])
-    if notes:
-        os.environ[NOTES] = str(notes)
-    entry = hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="config")(_entry)
+    if sweep is not None:
+        notes.begin(sweep)
+    entry = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_entry)
+    lines: list[dict[str, Any]] = []
     try:
         entry()
     except HydraException as error:
@@ -98,16 +119,9 @@ def _hydra(sweep: Path | None) -> int:
             f"the sweep's launcher or sweeper failed ({said}); correct hydra.launcher or hydra.sweeper; runs stay resumable"
         ) from error
     finally:
-        lines = [json.loads(line) for line in notes.read_text().splitlines()] if notes and notes.exists() else []
-        if notes:
-            notes.unlink(missing_ok=True)
-        folders = dict.fromkeys(Path(line["folder"]) for line in lines if "folder" in line)
-        if folders:
-            from cl_bench.show import show_sweep
-
-            show_sweep(list(folders))
-        if "hydra/sweeper=optuna" in sys.argv:
-            _tell_best(lines)
+        if sweep is not None:
+            lines = notes.close()
+            _tell(lines)
     failures.extend(line["error"] for line in lines if "error" in line)
     if len(lines) > 1 and failures:
         raise RunError(f"{len(failures)} of {len(lines)} runs failed: " + " | ".join(mistakes.kinds(failures)))
@@ -116,42 +130,57 @@ def _hydra(sweep: Path | None) -> int:
     return 0
 
 
+def _tell(lines: Sequence[Mapping[str, Any]]) -> None:
+    """One table over a sweep's runs and, of a search, the run with the best score."""
+    folders = dict.fromkeys(Path(line["folder"]) for line in lines if "folder" in line)
+    if folders:
+        from cl_bench.show import show_sweep
+
+        show_sweep(list(folders))
+    scored = [line for line in lines if line.get("direction") and line["score"] == line["score"]]  # NaN is no score
+    if scored:
+        pick = min if scored[0]["direction"] == "minimize" else max  # of losses the least
+        best = pick(scored, key=lambda line: line["score"])
+        print(f"best of {len(lines)}: {best['score']:.4f}, {best['folder']}")
+
+
 def _entry(config: Any) -> float | None:
-    """A job of Hydra's, in this process or a launcher's. Its mistakes are noted, not raised: Hydra would print them its way."""
+    """A job of Hydra's, in this process or a launcher's."""
     sys.argv[1:] = json.loads(os.environ[COMMAND])
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop.handle)
-    note: dict[str, str | float] = {}
-    value = None
+            signal.signal(number, _handle)
+        signal.signal(signal.SIGUSR1, _pass_on)
+    if notes.of_worker():
+        notes.started()
+    try:
+        note = _noted(config)
+    finally:
+        if notes.of_worker():
+            notes.stopped()
+    if notes.kept():
+        if "error" in note:
+            print(f"failed: {note['error']}", flush=True)
+        notes.add(note)
+    elif "error" in note:
+        failures.append(str(note["error"]))
+    return note.get("score")
+
+
+def _noted(config: Any) -> dict[str, Any]:
+    """What became of a job. Its mistakes are not raised: Hydra would print them its way."""
+    from hydra.core.hydra_config import HydraConfig
+
     try:
         folder, value = job(config)
-        note = {"folder": str(folder.resolve()), "score": value}
     except (ConfigError, RunError) as error:
-        note["error"] = str(error)
+        return {"error": str(error)}
     except OSError as error:
-        note["error"] = mistakes.about(error)
+        return {"error": mistakes.about(error)}
     except Exception as error:
         bugs.append(error)
         raise
-    if NOTES in os.environ:
-        if "error" in note:
-            print(f"failed: {note['error']}", flush=True)
-        Path(os.environ[NOTES]).parent.mkdir(parents=True, exist_ok=True)
-        with open(os.environ[NOTES], "a") as file:
-            file.write(json.dumps(note) + "\n")
-    elif "error" in note:
-        failures.append(str(note["error"]))
-    return value
-
-
-def _tell_best(lines: list[dict[str, Any]]) -> None:
-    """Of a search: the run with the best score."""
-    scores = {line["folder"]: line["score"] for line in lines if line.get("score") == line.get("score") and "folder" in line}
-    if scores:
-        pick = min if "hydra.sweeper.direction=minimize" in sys.argv else max  # of losses the least
-        best = pick(scores, key=lambda folder: scores[folder])
-        print(f"best of {len(lines)}: {scores[best]:.4f}, {best}")
+    return {"folder": str(folder.resolve()), "score": value, "direction": HydraConfig.get().sweeper.get("direction")}
 
 
 def _threads(count: int) -> None:

@@ -18,9 +18,8 @@ def save(state: dict[str, Any], path: Path) -> None:
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
         reason = str(error).split("\n")[0][:160]
-        raise RunError(
-            f"{path} cannot be written ({reason}); the last save is kept: free some room and run the same command again"
-        ) from error
+        kept = "the last save is kept: " if path.exists() else ""
+        raise RunError(f"{path} cannot be written ({reason}); {kept}free some room and run the same command again") from error
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:

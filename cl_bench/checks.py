@@ -82,6 +82,8 @@ def _shape(config: Mapping[str, Any]) -> Iterator[str]:
                 if not (isinstance(node[k], Mapping) and isinstance(node[k].get("_target_"), str))
             )
             known = SETTINGS[name]
+            if name == "runtime" and mismatch("list[str]", node.get("allow_targets")):
+                yield refused("runtime.allow_targets", node.get("allow_targets"), "a list of beginnings, [cl_bench.,torch.optim.]")
             yield from (f"{name}.{k} is missing; {nearest(k, known)}" for k in known if k not in node)
             yield from (f"there is no setting {name}.{k}; {nearest(k, known)}" for k in node if k not in known)
     if isinstance(config.get("model"), Mapping):
@@ -90,7 +92,7 @@ def _shape(config: Mapping[str, Any]) -> Iterator[str]:
             for k, v in OF_MODEL.items()
             if k not in config["model"]
         )
-    if not re.fullmatch(r"[\w+=,-][\w.+=,-]*", str(config.get("tag"))):
+    if not re.fullmatch(r"[\w+=,-][\w.+=,-]*", str(said(config.get("tag")))) or config.get("tag") is None:
         yield f"tag={said(config.get('tag'))} is no folder name; give letters, digits and any of . _ + = , -"
 
 

@@ -9,7 +9,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,20 @@ LOSS = "loss"  # nats, of text per token: less is better
 Row = dict[str, Any]  # {"after": int, "on": str, "metric": str, "value": float}
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """A full disk's error does not say which file could not grow."""
+    try:
+        yield
+    except OSError as error:
+        raise error if error.filename else OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write(path: Path, text: str) -> None:
     """A kill leaves the old file or the new one, never half of one."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    with named(partial):
+        partial.write_text(text)
     partial.replace(path)
 
 
@@ -78,11 +89,15 @@ class RunFolder:
             raise ConfigError(f"{self.path} cannot be written: {about(error, 'runtime.outputs')}") from error
 
     def release(self) -> None:
+        if not self.lock.is_locked:
+            return
         (self.path / ".lock").unlink(missing_ok=True)  # while it is ours: nobody can wait on a name that is gone
         self.lock.release()
 
     def discard(self) -> None:
-        """Leave nothing of a run that never came to its first save."""
+        """Leave nothing of a run that we hold and that never came to its first save."""
+        if not self.lock.is_locked or self.checkpoint.exists():
+            return
         self.release()
         shutil.rmtree(self.path)
         for parent in self.path.parents[:4]:  # up to the folder of outputs
@@ -96,7 +111,7 @@ class RunFolder:
         return [json.loads(line) for line in self.rows_file.read_text().splitlines()]
 
     def append(self, rows: Iterable[Row]) -> None:
-        with self.rows_file.open("a") as file:
+        with named(self.rows_file), self.rows_file.open("a") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
             file.flush()
             os.fsync(file.fileno())
@@ -109,9 +124,11 @@ class RunFolder:
 
     def cut(self, count: int) -> None:
         """Keep the first count rows: those that the checkpoint knows of."""
+        lines = self.rows_file.read_bytes().splitlines(keepends=True)[:count] if self.rows_file.exists() else []
+        if sum(line.endswith(b"\n") for line in lines) < count:
+            raise ConfigError(f"{self.rows_file} lacks rows of the {count} at the last save; delete its folder to start this run again")
         if self.rows_file.exists():
-            lines = self.rows_file.read_bytes().splitlines(keepends=True)
-            write(self.rows_file, b"".join(lines[:count]).decode())
+            write(self.rows_file, b"".join(lines).decode())
 
     def finish(self, tests: Mapping[str, int], looks: Sequence[int], provenance: Mapping[str, Any]) -> None:
         """Tables, provenance, and last of all summary.csv, the finished mark.

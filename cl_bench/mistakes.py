@@ -19,6 +19,9 @@ REMEDIES = {
 }
 
 
+CLASS = re.compile(r"^\w+(Exception|Error)( raised while [^:]+)?: ")  # of a library's error, no word of the user's
+
+
 def nearest(word: str, allowed: Sequence[str]) -> str:
     """'did you mean a or b? allowed: ...' for a message."""
     close = difflib.get_close_matches(word, allowed, n=2, cutoff=0.5)
@@ -39,7 +42,8 @@ def refused(key: str, value: Any, wanted: str) -> str:
 def about(error: OSError, setting: str = "") -> str:
     """What went wrong with which file, and what to do; `setting` chooses the folder."""
     remedy = REMEDIES.get(error.errno or 0, "choose another folder, or change its permissions")
-    return f"{error.filename or 'a file'}: {error.strerror or error}; {remedy}" + (f" ({setting}=<folder>)" if setting else "")
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}; {remedy}" + (f" ({setting}=<folder>)" if setting else "")
 
 
 def unwritable(folder: Path) -> OSError | None:
@@ -54,7 +58,7 @@ def unwritable(folder: Path) -> OSError | None:
 
 def first_line(error: BaseException) -> str:
     lines = [line for line in (str(error) or str(error.__cause__)).splitlines() if line.strip()]
-    return " ".join(lines[0].split()) if lines else type(error).__name__
+    return CLASS.sub("", " ".join(lines[0].split())) if lines else type(error).__name__
 
 
 def kinds(messages: Sequence[str]) -> list[str]:

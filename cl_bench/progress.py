@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from cl_bench.folder import named
+
 
 class Progress:
     """Also keeps what a run costs, over all processes that worked on it, for provenance.json."""
@@ -40,12 +42,12 @@ class Progress:
         if self.bar is None:
             print(line, flush=True)
         else:
-            self.bar.console.print(line, highlight=False)
+            self.bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
         self.note(line)
 
     def note(self, line: str) -> None:
         if self.log is not None:
-            with self.log.open("a") as file:
+            with named(self.log), self.log.open("a") as file:
                 file.write(line + "\n")
 
     @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from cl_bench.core.errors import ConfigError
 from cl_bench.folder import READINGS
 from cl_bench.metrics import loss_summary, summary
-from cl_bench.mistakes import about, said, unwritable
+from cl_bench.mistakes import about, nearest, said, unwritable
 from cl_bench.scenarios.sizes import check_groups, check_kinds, task_sizes
 from cl_bench.signatures import class_flag, mismatch, read_signature
 
@@ -28,13 +28,14 @@ def _of_search(config: Mapping[str, Any]) -> Iterator[str]:
     figures = [f"{reading}_{name}" for reading in READINGS for name in summary(unknown)] + [f"loss_{n}" for n in loss_summary(unknown)]
     search = config["runtime"]["search"]
     if not isinstance(search, list) or not search or any(name not in figures for name in search):
-        yield f"runtime.search={search} is not allowed; give a list of figures of summary.csv: {', '.join(figures)}"
+        wrong = next((str(name) for name in search if name not in figures), "") if isinstance(search, list) else str(search)
+        yield f"runtime.search={search} is not allowed; give a list of figures of summary.csv; {nearest(wrong, figures)}"
 
 
 def _of_length(config: Mapping[str, Any]) -> Iterator[str]:
     train = config["train"]
     given = [name for name in ("epochs", "steps") if train[name] is not None]
-    if len(given) != 1 or not isinstance(train[given[0]], int) or train[given[0]] < 1:
+    if len(given) != 1 or mismatch("Count", train[given[0]]):
         yield (
             f"train.epochs={said(train['epochs'])} and train.steps={said(train['steps'])}: "
             "give one of them a whole number of 1 or more, null to the other"
@@ -103,6 +104,8 @@ def _of_figures(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_outputs(config: Mapping[str, Any]) -> Iterator[str]:
     outputs = config["runtime"]["outputs"]
+    if outputs == "":
+        yield "runtime.outputs= names no folder; give one, for example outputs (. is the folder you are in)"
     barred = unwritable(Path(outputs)) if isinstance(outputs, str) else None
     if barred:
         yield f"runtime.outputs={outputs}: {about(barred, 'runtime.outputs')}"
@@ -186,8 +189,8 @@ def _lists(value: Any) -> bool:
 
 
 def _whole(value: Any) -> bool:
-    """A whole number, or lists of them."""
-    return all(map(_whole, value)) if isinstance(value, list) else isinstance(value, int) and not isinstance(value, bool)
+    """A whole number, or a list of them."""
+    return all(isinstance(v, int) and not isinstance(v, bool) for v in (value if isinstance(value, list) else [value]))
 
 
 RULES: tuple[Callable[[Mapping[str, Any]], Iterator[str]], ...] = (

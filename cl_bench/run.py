@@ -21,7 +21,7 @@ import cl_bench
 from cl_bench.backbones import Backbones
 from cl_bench.build import build
 from cl_bench.checks import OF_MODEL
-from cl_bench.core.errors import ConfigError, DivergenceError
+from cl_bench.core.errors import ConfigError, DivergenceError, RunError
 from cl_bench.core.learner import Learner, Network
 from cl_bench.core.seeds import fold, reseed_global
 from cl_bench.core.stop import Stop
@@ -31,6 +31,7 @@ from cl_bench.data.views import ChannelsLast, Resized
 from cl_bench.folder import RunFolder, digest
 from cl_bench.loop import Looks, Plan, Saver, run
 from cl_bench.match import Match
+from cl_bench.mistakes import first_line
 from cl_bench.models.weights_file import load_weights
 from cl_bench.probes.moment import MomentProbe
 from cl_bench.progress import Progress
@@ -39,67 +40,82 @@ Config = Mapping[str, Any]
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "lightning-fabric", "hydra-core")
 
 
-def execute(config: Config, folder: RunFolder, stop: Stop) -> list[str]:
-    """Train, look, write the folder; returns the names of the tasks. Nothing is on disk before all is built."""
-    runtime = config["runtime"]
-    progress = Progress(folder.path / "run.log", runtime["progress"])  # its clock runs from here
-    if runtime["threads"]:
-        torch.set_num_threads(runtime["threads"])
+def execute(config: Config, folder: RunFolder, stop: Stop) -> None:
+    """Train, look, write the folder. Nothing is on disk before all is built, nor after a failure before the first save."""
+    progress = Progress(folder.path / "run.log", config["runtime"]["progress"])  # its clock runs from here
     try:
-        fabric = Fabric(accelerator=runtime["device"], devices=1, precision=runtime["precision"])
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"runtime.device={runtime['device']} is not on this machine ({error}); give auto or cpu") from error
-    datasets, stream = make_stream(config)
-    original = stream
-    strategy = build(config["strategy"], runtime["allow_targets"])
-    stream = strategy.arrange(stream, config["seed"])
-    learner, weights = make_learner(config, stream, fabric)
-    first = stream.experiences[0].train.raw[:1].to(fabric.device)
-    learner.view(first, torch.Generator(fabric.device))  # a view says itself what images it cannot take
-    strategy.prepare(learner, stream)
-    plan = Plan(**{key: config["train"][key] for key in ("batch_size", "epochs", "steps", "renew_optimizer")})
-    look = config["look"]
-    looks = Looks(
-        held_out(original, look["part"]),
-        build(config["probe"], runtime["allow_targets"]),
-        look["future"],
-        look["before"],
-        look["batch_size"],
-        Match(config.get("match"), look["batch_size"]),
-    )
-    data_sums = {d.name: d.checksum for d in datasets} | {f"tokenizer of {d.name}": t for d in datasets for t in d.tokenizer}
-    totals = [plan.total(e) * strategy.learns(e) for e in stream.experiences]
-    about = {**origin(config, stream), "data": data_sums, "config": digest(config)}
-    backbones = Backbones(folder.path, runtime["save_backbone"], about, totals[0], sum(totals))
-    for probe in looks.probes.values():
-        if isinstance(probe, MomentProbe):
-            probe.prepare(learner, original, looks.held_out)
-    folder.claim(config)
-    try:
-        progress.say(f"{folder.path}: {'resuming' if folder.checkpoint.exists() else 'starting'}")
-        for d in datasets:
-            if d.class_names:
-                progress.say(f"{d.name}: {d.num_classes} classes, by label: {' '.join(d.class_names)}")
-        progress.say(str(stream))
-        parameters = sum(p.numel() for p in learner.network.parameters())
-        progress.say(f"{config['name']['model']}: {parameters:,} parameters; {weights['text']}")
-        for line in strategy.remarks:
-            progress.say(line)
-        saver = Saver(folder, f"{data_sums} {weights['sha256']}", runtime["save_seconds"], stop, backbones)
-        run(learner, strategy, stream, plan, looks, saver, progress)
-        backbones.finish(learner)
-        costs = progress.costs(fabric.device)
-        tests = {name: test.task for name, test in original.tests.items()}
-        looks_after = [e.index for e in original.experiences if e.looked]
-        folder.finish(tests, looks_after, provenance(data_sums, original, weights, parameters, costs, fabric))
+        _execute(config, folder, stop, progress)
     except DivergenceError as error:
         if folder.checkpoint.exists():
             raise DivergenceError(f"{error}; the last good save is kept, so give the changed run a tag=<name>") from error
         folder.discard()
         raise
+    except Exception as error:
+        folder.discard()
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise RunError(
+                f"there is not enough memory ({first_line(error)[-160:]}); give a smaller model, train.batch_size, look.batch_size "
+                "or memory of examples"
+            ) from error
+        raise
     finally:
         folder.release()
-    return list(original.tests)
+
+
+def _execute(config: Config, folder: RunFolder, stop: Stop, progress: Progress) -> None:
+    runtime = config["runtime"]
+    fabric = make_fabric(runtime)
+    datasets, original = make_stream(config)
+    strategy = build(config["strategy"], runtime["allow_targets"])
+    stream = strategy.arrange(original, config["seed"])
+    learner, weights = make_learner(config, stream, fabric)
+    first = stream.experiences[0].train.raw[:1].to(fabric.device)
+    learner.view(first, torch.Generator(fabric.device))  # a view says itself what images it cannot take
+    strategy.prepare(learner, stream)
+    plan = Plan(**{key: config["train"][key] for key in ("batch_size", "epochs", "steps", "renew_optimizer")})
+    looks = make_looks(config, learner, original)
+    data_sums = {d.name: d.checksum for d in datasets} | {f"tokenizer of {d.name}": t for d in datasets for t in d.tokenizer}
+    totals = [plan.total(e) * strategy.learns(e) for e in stream.experiences]
+    about = {**origin(config, stream), "data": data_sums, "config": digest(config)}
+    backbones = Backbones(folder.path, runtime["save_backbone"], about, totals[0], sum(totals))
+    folder.claim(config)
+    progress.say(f"{folder.path}: {'resuming' if folder.checkpoint.exists() else 'starting'}")
+    for d in datasets:
+        if d.class_names:
+            progress.say(f"{d.name}: {d.num_classes} classes, by label: {' '.join(d.class_names)}")
+    progress.say(str(stream))
+    parameters = sum(p.numel() for p in learner.network.parameters())
+    progress.say(f"{config['name']['model']}: {parameters:,} parameters; {weights['text']}")
+    for line in strategy.remarks:
+        progress.say(line)
+    saver = Saver(folder, f"{data_sums} {weights['sha256']}", runtime["save_seconds"], stop, backbones)
+    run(learner, strategy, stream, plan, looks, saver, progress)
+    backbones.finish(learner)
+    costs = progress.costs(fabric.device)
+    tests = {name: test.task for name, test in original.tests.items()}
+    looks_after = [e.index for e in original.experiences if e.looked]
+    folder.finish(tests, looks_after, provenance(data_sums, original, weights, parameters, costs, fabric))
+
+
+def make_fabric(runtime: Config) -> Fabric:
+    """Device and precision."""
+    if runtime["threads"]:
+        torch.set_num_threads(runtime["threads"])
+    try:
+        return Fabric(accelerator=runtime["device"], devices=1, precision=runtime["precision"])
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"runtime.device={runtime['device']} is not on this machine ({error}); give auto or cpu") from error
+
+
+def make_looks(config: Config, learner: Learner, stream: Stream) -> Looks:
+    """The probes, ready, and the examples that they look at."""
+    look, size = config["look"], config["look"]["batch_size"]
+    probes = build(config["probe"], config["runtime"]["allow_targets"])
+    looks = Looks(held_out(stream, look["part"]), probes, look["future"], look["before"], size, Match(config.get("match"), size))
+    for probe in probes.values():
+        if isinstance(probe, MomentProbe):
+            probe.prepare(learner, stream, looks.held_out)
+    return looks
 
 
 def make_stream(config: Config) -> tuple[list[Dataset], Stream]:
@@ -152,6 +168,10 @@ def make_learner(config: Config, stream: Stream, fabric: Fabric) -> tuple[Learne
     if config["runtime"]["compile"]:
         torch.compiler.reset()  # networks of a sweep's earlier runs count against its limit, beyond which nothing is compiled
         learner.taught = torch.compile(learner.network)  # type: ignore[assignment]
+    if train["batch_size"] == 1 and train["batch_norm"] == "train" and any(isinstance(m, torch.nn.BatchNorm1d) for m in backbone.modules()):
+        raise ConfigError(
+            "train.batch_size=1: this model's batch norm needs two examples or more; give 2 or more, or train.batch_norm=frozen"
+        )
     masks = objective.masks(stream)
     learner.masks = None if masks is None else masks.to(fabric.device)
     return learner, weights

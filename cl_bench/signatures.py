@@ -132,7 +132,8 @@ def _mismatch(annotation: ast.expr, value: Any) -> str | None:
     if text.startswith(("list[", "tuple[")):
         inner = annotation.slice  # type: ignore[attr-defined]
         fits = isinstance(value, list | tuple) and all(_mismatch(inner, v) is None for v in value)
-        return None if fits else f"a list, [{text.partition('[')[2][:-1]}, ...]"
+        word = RULES.get(ast.unparse(inner), (ast.unparse(inner),))[0]
+        return None if fits else f"a list [a, b, ...], of each {word}"
     if text not in RULES:
         return None
     words, kind, rule = RULES[text]

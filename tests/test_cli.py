@@ -13,7 +13,7 @@ import pytest
 import yaml
 from programs import run
 
-from cl_bench import cli
+from cl_bench import cli, overrides
 from cl_bench.core.errors import ConfigError
 
 FOLDER = "outputs/split_digits/mlp/supervised_sequential/default/seed0"
@@ -44,9 +44,9 @@ def test_help_lists_groups_and_five_examples(tmp_path: Path) -> None:
     began = time.perf_counter()
     status, out, err = run(tmp_path, "--help")
     assert (status, err) == (0, "") and time.perf_counter() - began < 2
-    for group in cli.GROUPS:
+    for group in overrides.GROUPS:
         line = next(line for line in out.splitlines() if line.startswith(f"  {group} "))
-        assert all(name.rpartition("/")[2] in line for name in cli.choices(group))
+        assert all(name.rpartition("/")[2] in line for name in overrides.choices(group))
     assert out.count("  python -m cl_bench") == 5
 
 

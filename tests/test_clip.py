@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 import cl_bench.run
 from cl_bench.checks import problems
-from cl_bench.cli import CONF
 from cl_bench.core.stop import Stop
 from cl_bench.data.views import Scaled
 from cl_bench.folder import RunFolder
 from cl_bench.models import clip
 from cl_bench.objectives.zero_shot import TextHead
+from cl_bench.overrides import CONF
 from cl_bench.resolve import resolve
 
 WIDTH, SIZE = 6, 8

@@ -13,8 +13,9 @@ from hydra.core.hydra_config import HydraConfig
 
 from cl_bench.build import build
 from cl_bench.checks import NODES, OF_MODEL, problems
-from cl_bench.cli import CONF, GROUPS, check, choices
+from cl_bench.cli import check
 from cl_bench.core.errors import ConfigError
+from cl_bench.overrides import CONF, GROUPS, choices
 from cl_bench.resolve import resolve
 from cl_bench.rules import targets
 from cl_bench.signatures import class_flag

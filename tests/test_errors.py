@@ -77,6 +77,16 @@ MISTAKES = {  # command -> words of the message
     "objective=barlow_twins train.batch_size=1": ["train.batch_size=1", "BarlowTwins", "give 2 or more"],
     "objective=simsiam strategy=ewc": ["EWC works on logits", "SimSiam has none", "lump"],
     "objective=simsiam strategy=er_balanced": ["strategy.memory=balanced goes by labels"],
+    "runtime.allow_targets=null": ["runtime.allow_targets", "a list"],
+    "runtime.allow_targets=c strategy._target_=copy.copy": ["runtime.allow_targets=c", "a list"],
+    "scenario.tasks=[[1,2],3]": ["scenario.tasks=[[1, 2], 3]", "a whole number"],
+    "model.hidden.x=2": ["model.hidden.x=2"],
+    "model.hidden=[0]": ["model.hidden=[0]", "of each a whole number of 1 or more"],
+    "train.epochs=true": ["train.epochs=true", "a whole number of 1 or more"],
+    "tag=null": ["tag=null", "folder name"],
+    "folder=/x name.seed=9": ["2 mistakes", "folder=/x", "name.seed=9", "tag=<name>"],
+    "runtime.outputs=": ["runtime.outputs=", "names no folder"],
+    "data=folder data.root=~/nowhere_at_all": ["/nowhere_at_all", "a folder that exists"],
     "probe=loss": ["probe.accuracy", "probe=[accuracy,loss]"],
     "~probe.accuracy": ["probe.accuracy", "probe=[accuracy]"],
 }
@@ -107,6 +117,8 @@ LATE = {  # told by libraries, or by the data, after they are imported
     "scenario.valid_fraction=0.99": ["task0", "no training examples", "scenario.valid_fraction"],
     "-m hydra/launcher=joblib hydra.launcher.n_jobs=0 seed=0,1": ["launcher", "n_jobs == 0"],
     "strategy=er_ewc strategy.parts=3": ["parts=3", "correct"],
+    "model=mlp_bn train.batch_size=1": ["train.batch_size=1", "give 2 or more"],
+    "strategy=er strategy.memory_size=100000000000": ["not enough memory", "give a smaller model"],
 }
 
 

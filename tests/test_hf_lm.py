@@ -11,9 +11,9 @@ from hydra import compose, initialize_config_dir
 from lightning_fabric import Fabric
 
 from cl_bench.checks import problems
-from cl_bench.cli import CONF
 from cl_bench.core.errors import ConfigError
 from cl_bench.models.hf_lm import hf_lm
+from cl_bench.overrides import CONF
 from cl_bench.resolve import resolve
 from cl_bench.run import make_learner, make_stream
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 import cl_bench.run
 from cl_bench.checks import problems
-from cl_bench.cli import CONF, choices
 from cl_bench.core.errors import Interrupted
 from cl_bench.core.stop import Stop
 from cl_bench.folder import RunFolder
+from cl_bench.overrides import CONF, choices
 from cl_bench.resolve import resolve
 from cl_bench.signatures import class_flag
 

@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 import cl_bench.run
 from cl_bench.build import build
 from cl_bench.checks import OF_MODEL, problems
-from cl_bench.cli import CONF
 from cl_bench.core.errors import ConfigError, DivergenceError, Interrupted
 from cl_bench.core.schedule import FirstThen
 from cl_bench.core.stop import Stop
@@ -26,6 +25,7 @@ from cl_bench.core.types import Examples
 from cl_bench.data.resident import Dataset, in_memory
 from cl_bench.data.views import ChannelsLast, Plain
 from cl_bench.folder import RunFolder
+from cl_bench.overrides import CONF
 from cl_bench.resolve import resolve
 from cl_bench.scenarios.pretrain import Pretrain
 

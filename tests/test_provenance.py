@@ -16,11 +16,11 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 
 from cl_bench import progress, run
-from cl_bench.cli import CONF
 from cl_bench.core.errors import Interrupted
 from cl_bench.core.stop import Stop
 from cl_bench.folder import RunFolder
 from cl_bench.models.mlp import mlp
+from cl_bench.overrides import CONF
 from cl_bench.resolve import resolve
 
 

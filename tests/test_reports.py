@@ -10,19 +10,27 @@ import pandas as pd
 import pytest
 import yaml
 
-from cl_bench.reports import collect, heatmaps, tables
+from cl_bench.reports import collect, heatmaps, plots, tables
 from cl_bench.reports.__main__ import main
 
 MATRIX = "after,task0,task1\n-1,0.1,0.1\n0,0.9,\n1,0.5,0.7\n"
 
 
-def make_run(root: Path, strategy: str, seed: int, accuracy: float | None, matrix: str = MATRIX, **name: str) -> Path:
+def make_run(
+    root: Path,
+    strategy: str,
+    seed: int,
+    accuracy: float | None,
+    matrix: str = MATRIX,
+    reference: dict[str, list[float]] | None = None,
+    **name: str,
+) -> Path:
     """A finished run; accuracy None gives an undefined value."""
     full = {"scenario": "split", "data": "mnist", "model": "mlp", "objective": "supervised", "tag": "base", **name}
     full |= {"strategy": strategy, "seed": str(seed)}
     folder = root / f"{full['scenario']}_{full['data']}" / full["model"] / strategy / full["tag"] / f"seed{seed}"
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump({"name": full}))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"name": full, "reference": reference}))
     (folder / "provenance.json").write_text(json.dumps({"parameters": 89610}))
     value = "" if accuracy is None else accuracy
     rows = ["metric,value", f"class_il_average_accuracy,{value}", "class_il_average_forgetting,0.4"]
@@ -102,6 +110,24 @@ def test_matrices_of_different_tasks_are_not_averaged(tmp_path: Path) -> None:
     assert heatmaps.mean_matrix(collect.read_runs([tmp_path]), "class_il") is None
 
 
+def test_cited_figures_stand_beside_their_own_stream(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path, "ewc", 0, 0.2)
+    make_run(tmp_path, "ewc", 0, 0.3, "after,first,second\n0,0.8,\n1,0.6,0.7\n", {"article": [0.65, 0.75]}, data="cited")
+    assert main([str(tmp_path), "--by", "strategy"]) == 0
+    out = capsys.readouterr().out
+    assert "several streams" in out and "nan" not in out
+    published = out[out.rindex("┏") :]
+    assert all(word in published for word in ("first", "0.6500", "0.7500", "0.6000", "article")) and "task0" not in published
+
+
+def test_curves_with_unlike_looks_are_drawn_in_order(tmp_path: Path) -> None:
+    for seed, matrix in enumerate(("after,a\n9,0.5\n19,0.6\n", "after,a\n4,0.4\n29,0.7\n")):
+        make_run(tmp_path, "er", seed, 0.5, matrix)
+    figure = plots.over_tasks(collect.read_runs([tmp_path]), ["strategy"])
+    drawn = figure.axes[0].lines[0].get_xdata()
+    assert list(drawn) == sorted(drawn) and len(drawn) == 4
+
+
 def test_doubtful_groups_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path / "a", "er", 0, 0.5)
     make_run(tmp_path / "b", "er", 0, 0.5, MATRIX.replace("task1", "other"))
@@ -148,8 +174,8 @@ def test_tex_specials_are_escaped(tmp_path: Path) -> None:
     [
         (["missing"], ["no such folder", "missing"]),
         (["empty"], ["no finished runs", "empty"]),
-        (["outputs", "--by", "stratgy"], ["'stratgy'", "Did you mean strategy?", "scenario, data, model"]),
-        (["outputs", "--metrics", "acuracy"], ["'acuracy'", "class_il_average_accuracy"]),
+        (["outputs", "--by", "stratgy"], ["column stratgy is not known", "did you mean strategy", "scenario, data, model"]),
+        (["outputs", "--metrics", "acuracy"], ["metric acuracy is not known", "class_il_average_accuracy"]),
     ],
 )
 def test_mistakes_are_one_line(outputs: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]) -> None:

@@ -17,10 +17,11 @@ from test_pretrain import execute, outcome
 from test_reports import make_run
 
 from cl_bench.checks import problems
-from cl_bench.cli import CONF, check
+from cl_bench.cli import check
 from cl_bench.core.errors import ConfigError, Interrupted
 from cl_bench.data.views import Ink
 from cl_bench.match import METRIC, Match
+from cl_bench.overrides import CONF
 from cl_bench.reports import collect, handicapped
 from cl_bench.resolve import resolve
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
-from programs import run, seeds
+from programs import run, seeds, start
 
 SMALL = ["-m", "experiment=smoke", "seed=0,1"]
 
@@ -43,6 +44,25 @@ def test_launchers(launcher: str, tmp_path: Path) -> None:
     assert (status, err) == (0, "")
     assert [folder.name for folder in seeds(tmp_path) if (folder / "summary.csv").exists()] == ["seed0", "seed1"]
     assert out.count("┏") == 1 and "sequential" in out
+
+
+def test_a_launchers_stop_lets_its_workers_save(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = [
+        *SMALL,
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "runtime.threads=1",
+        "train.epochs=3000",
+        "runtime.save_seconds=1000",
+    ]
+    process, deadline = start(tmp_path, *words), time.time() + 120
+    while sum("epoch" in log.read_text() for log in tmp_path.rglob("run.log")) < 2 and time.time() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and "goes on from there" in err
+    assert len([*tmp_path.rglob("checkpoint.pt")]) == 2 and not [*tmp_path.rglob(".lock")]
 
 
 def test_a_search_names_its_best_and_skips_when_run_again(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from torch import Tensor
 import cl_bench.run
 from cl_bench import metrics
 from cl_bench.checks import problems
-from cl_bench.cli import CONF, choices
 from cl_bench.core.errors import ConfigError, Interrupted
 from cl_bench.core.learner import Learner, Network
 from cl_bench.core.stop import Stop
@@ -25,6 +24,7 @@ from cl_bench.data.views import Tokens
 from cl_bench.folder import RunFolder
 from cl_bench.models.lm import lm
 from cl_bench.objectives.causal_lm import CausalLM
+from cl_bench.overrides import CONF, choices
 from cl_bench.probes.readout import observe
 from cl_bench.probes.text import TokenLoss
 from cl_bench.reports.__main__ import main as report

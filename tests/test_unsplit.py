@@ -9,10 +9,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from cl_bench.build import build
-from cl_bench.cli import CONF
 from cl_bench.core.types import Examples
 from cl_bench.data.resident import Dataset, in_memory
 from cl_bench.data.variants import Variant
+from cl_bench.overrides import CONF
 from cl_bench.resolve import resolve
 
 COLOURS = ((200, 10, 10), (10, 200, 10))

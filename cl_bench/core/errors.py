@@ -10,7 +10,7 @@ class RunError(RuntimeError):
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived; the run is saved. Not an Exception: a sweep must stop as well."""
+    """SIGINT or SIGTERM arrived; what was saved stays. Not an Exception: a sweep must stop as well."""
 
     def __init__(self, signal_number: int):
         super().__init__(signal_number)

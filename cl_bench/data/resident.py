@@ -24,6 +24,8 @@ KEYS = ("train.raw", "train.y", "test.raw", "test.y")
 
 Details = Mapping[str, Sequence[str] | Sequence[int]]  # of a Dataset's last fields, by name
 
+Pair = tuple[Examples, Examples]  # train and test, decoded
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -144,3 +146,8 @@ def _read(name: str, path: Path, num_classes: int | None) -> Dataset:
         raise ConfigError(f"data.num_classes={num_classes}, but {name} has {found}. Set data.num_classes={found}.")
     details = {key: tuple(value) for key, value in json.loads(metadata.get("details", "{}")).items()}
     return Dataset(name, train, test, found, written, **details)
+
+
+def expanded(text: str) -> Path:
+    """A folder as a config names it."""
+    return Path(text).expanduser()

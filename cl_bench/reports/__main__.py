@@ -11,7 +11,7 @@ from typing import NoReturn
 from cl_bench.core.errors import ConfigError
 from cl_bench.mistakes import about, fail
 from cl_bench.reports import collect, tables
-from cl_bench.reports.final import final_accuracy, references
+from cl_bench.reports.final import beside_published
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -48,13 +48,19 @@ def report(options: argparse.Namespace) -> None:
     runs = collect.read_runs(folders)
     by = list(dict.fromkeys(given or tables.differing(runs)))
     table = tables.comparison(runs, by, metrics)  # a misspelt column stops here, before a file is written
+    streams = [axis for axis in ("scenario", "data") if axis not in by and (runs.groupby(by)[axis].nunique() > 1).any()]
+    if streams:  # a mean over unlike streams means nothing
+        by = [*streams, *by]
+        table = tables.comparison(runs, by, metrics)
     from cl_bench.reports import plots
 
     out.mkdir(parents=True, exist_ok=True)
-    written = [*tables.write(runs, by, out, metrics), *plots.write(runs, by, out)]
     tables.show(table)
-    if references(runs):
-        tables.show(final_accuracy(runs, by))
+    for published in beside_published(runs, by):
+        tables.show(published)
+    if streams:
+        print(f"note: the runs are of several streams, so the groups are also by {' and '.join(streams)}.")
+    written = [*tables.write(runs, by, out, metrics), *plots.write(runs, by, out)]
     if options.analyses:
         from cl_bench.reports import analyses
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from cl_bench.reports.collect import read_matrix
 from cl_bench.reports.tables import cell, ordered
 
 
-def references(runs: pd.DataFrame) -> dict[str, list[float]]:
-    """row -> accuracy by task, from the runs' own config.yaml."""
-    found: dict[str, list[float]] = {}
-    for folder in runs["folder"]:
-        found |= yaml.safe_load((Path(folder) / "config.yaml").read_text()).get("reference") or {}
-    return found
+def beside_published(runs: pd.DataFrame, by: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """One table a stream of which figures are cited: a reference is of the tasks of its own stream."""
+    for _, group in runs[runs["reference"].notna()].groupby(["scenario", "data"], sort=False):
+        yield final_accuracy(group, by)
 
 
 def final_accuracy(runs: pd.DataFrame, by: Sequence[str], kind: str = "class_il") -> pd.DataFrame:
-    """Rows: groups and references; columns: tasks, mean ± sample std over the group's runs, n."""
+    """Of one stream's runs. Rows: groups and references; columns: tasks, mean ± sample std over the group's runs, n."""
     lines, head = [], ", ".join(by)
     for key, group in ordered(runs, by).groupby(list(by), sort=False):
         matrices = [read_matrix(Path(folder), kind) for folder in group["folder"]]
@@ -31,6 +28,7 @@ def final_accuracy(runs: pd.DataFrame, by: Sequence[str], kind: str = "class_il"
         cells = {task: cell(float(row.mean()), float(row.std(ddof=1)), n, n) for task, row in last.iterrows()}
         lines.append({head: label, **cells, "n": str(n)})
     tasks = [column for column in lines[0] if column not in (head, "n")]
-    for label, values in references(runs).items():
-        lines.append({head: label, **{t: f"{v:.4f}" for t, v in zip(tasks, values)}, "n": "published"})
+    cited = {label: values for reference in runs["reference"] for label, values in (reference or {}).items()}
+    for label, values in cited.items():
+        lines.append({head: label, **{t: f"{v:.4f}" for t, v in zip(tasks, values, strict=True)}, "n": "published"})
     return pd.DataFrame(lines, columns=[head, *tasks, "n"])

@@ -23,6 +23,7 @@ from cl_bench.reports.tables import aggregate, ordered, title
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#56B4E9")  # Okabe and Ito, no yellow
 MARKERS = "osD^vPX*<>"
 LINES = ("-", "--", ":", "-.")
+HEAT_MAPS = 24  # at most
 STYLE: Any = {"font.size": 12, "axes.titlesize": 13, "axes.spines.top": False, "axes.spines.right": False,
          "axes.grid": True, "grid.alpha": 0.3, "lines.linewidth": 2, "lines.markersize": 7,
          "errorbar.capsize": 3, "svg.hashsalt": "cl_bench"}  # fmt: skip
@@ -38,7 +39,7 @@ def groups(runs: pd.DataFrame, by: Sequence[str]) -> list[tuple[str, pd.DataFram
 
 
 def looks(keys: Sequence[Sequence[object]], by: Sequence[str]) -> list[dict[str, Any]]:
-    """How each series is drawn: a strategy has its colour and marker, whatever else differs has a line style."""
+    """How each series is drawn: a strategy has its colour, whatever else differs has a line style and moves the marker on."""
     at = by.index("strategy") if "strategy" in by and len(by) > 1 else None
     names = [str(key if at is None else key[at]) for key in keys]
     others = [str("" if at is None else [*key[:at], *key[at + 1 :]]) for key in keys]
@@ -46,7 +47,7 @@ def looks(keys: Sequence[Sequence[object]], by: Sequence[str]) -> list[dict[str,
     return [
         {
             "color": COLOURS[colour[name] % len(COLOURS)],
-            "marker": MARKERS[colour[name] % len(MARKERS)],
+            "marker": MARKERS[(colour[name] + line[other]) % len(MARKERS)],
             "linestyle": LINES[(line[other] + colour[name] // len(COLOURS)) % len(LINES)],
         }
         for name, other in zip(names, others, strict=True)
@@ -85,7 +86,7 @@ def over_tasks(runs: pd.DataFrame, by: Sequence[str], kinds: Sequence[str] = KIN
     for kind, axes in panels.items():
         for label, group, style in groups(runs, by):
             curves = [curve for folder in group["folder"] if (curve := seen_average(Path(folder), kind)) is not None]
-            table = pd.concat(curves, axis=1) if curves else pd.DataFrame()
+            table = pd.concat(curves, axis=1).sort_index() if curves else pd.DataFrame()
             mean, std = table.mean(axis=1), table.std(axis=1, ddof=1).fillna(0)
             if len(mean) == 1:  # a joint run is evaluated once, at the end
                 axes.errorbar(mean.index, mean, std, label=label, **style | {"linestyle": "none"})
@@ -164,7 +165,10 @@ def write(runs: pd.DataFrame, by: Sequence[str], out: Path) -> list[Path]:
             what, prefix = ("loss", "loss_") if LOSS in kinds else ("accuracy", "")
             figures[f"{what}_over_tasks"] = over_tasks(runs, by, kinds)
             figures[f"{prefix}forgetting_vs_parameters"] = forgetting_vs_parameters(runs, by, kinds)
-            for label, group, _ in groups(runs, by):
+            found = groups(runs, by)
+            if len(found) > HEAT_MAPS:
+                print(f"note: {len(found)} groups are too many for a heat map each; give fewer folders, or fewer columns to --by.")
+            for label, group, _ in found if len(found) <= HEAT_MAPS else ():
                 if figure := matrices(label, group, kinds):
                     figures[f"{what}_matrix_{re.sub('[^A-Za-z0-9.=_-]+', '_', label)}"] = figure
                 else:

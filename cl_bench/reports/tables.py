@@ -98,7 +98,7 @@ def tex(table: pd.DataFrame) -> str:
 def write(runs: pd.DataFrame, by: Sequence[str], out: Path, metrics: Sequence[str] | None = None) -> list[Path]:
     """runs.csv (one row a run) and table.{csv,md,tex} (one row a group)."""
     table = comparison(runs, by, metrics)
-    runs.drop(columns="folder").to_csv(out / "runs.csv", index=False)
+    runs.drop(columns=["folder", "reference"]).to_csv(out / "runs.csv", index=False)
     aggregate(runs, by, metrics).to_csv(out / "table.csv", index=False)
     (out / "table.md").write_text(markdown(table), encoding="utf-8")
     (out / "table.tex").write_text("% needs \\usepackage{booktabs}\n" + tex(table), encoding="utf-8")
@@ -107,9 +107,10 @@ def write(runs: pd.DataFrame, by: Sequence[str], out: Path, metrics: Sequence[st
 
 def show(table: pd.DataFrame) -> None:
     """Print a comparison in the terminal."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from cl_bench.show import show_grid
 
     grid = Table()
     for column in table.columns:
@@ -118,5 +119,4 @@ def show(table: pd.DataFrame) -> None:
         grid.add_column(heading, justify="left" if name else "right", no_wrap=True)
     for row in table.itertuples(index=False):
         grid.add_row(*(Text(str(value)) for value in row))
-    width = Console(width=10_000).measure(grid).maximum  # never cut a number: a narrow terminal wraps the line
-    Console(width=max(Console().width, width)).print(grid)
+    show_grid(grid)
