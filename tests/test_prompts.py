@@ -113,6 +113,6 @@ def test_every_row_that_takes_steps_has_the_rate_that_was_found() -> None:
             config = compose("config", overrides=["experiment=l2p/offline", f"strategy={row}", "scenario=offline/diverse"])
             rate = found.get("train", {}).get("optimizer", {}).get("lr")
             assert rate == config.train.optimizer.lr or (rate is None and row in ("nmc", "ranpac")), row
-            assert config.train.steps == 40 and config.train.epochs is None
+            assert config.train.steps == 30 and config.train.epochs is None
             for name, value in found.get("strategy", {}).items():
                 assert config.strategy[name] == value, (row, name)
