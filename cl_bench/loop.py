@@ -125,7 +125,7 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
                 learn(learner, strategy, experience, plan, begin, number, saver, progress, looks.match)
         if saver.due:  # what follows a task can take long and is not saved half-way
             saver.save(learner, strategy, progress, (number, plan.total(experience)))
-        if experience.announced:
+        if experience.announced or not strategy.learns(experience):  # a closed form asks for examples, not for where they end
             learner.reseed("after task", experience.index)
             with progress.phase("after_task"):
                 strategy.after_task(learner, experience)

@@ -26,7 +26,9 @@ TEXT = [  # only beside each other; scenario=text brings the rest
     *(("model", name) for name in choices("model") if name.startswith(("lm_", "hf_"))),
     *(("objective", "causal_lm"), ("view", "tokens"), ("probe", "tokens")),
 ]
-PROMPTED = [name for name in choices("strategy") if name.startswith(("l2p", "dualprompt", "coda_prompt", "lora", "masked"))]
+PROMPTED = [
+    name for name in choices("strategy") if name.startswith(("l2p", "dualprompt", "coda_prompt", "lora", "masked", "slca", "ranpac_lora"))
+]
 NEED_CLASSES = ("er_ace", "gdumb", "icarl", "lump", "nmc", "packnet", "paint", "pnn", "ranpac", *PROMPTED)  # and text has none
 UNLABELLED = ("simsiam", "simsiam_small", "barlow_twins", "barlow_twins_small")
 NEED_LOGITS = (
@@ -82,7 +84,7 @@ def test_composes_and_binds(group: str, name: str) -> None:
             ("data", name): ["scenario=pretrain"] for name in ("pets", "flowers102", "cars", "dtd", "gtsrb", "sun397")
         },  # five tasks do not divide their classes
         **{("experiment", f"paint/{name}"): ["model.init=scratch"] for name in ("offline", "in_a_row")},  # start from another run's file
-        **{("experiment", f"l2p/{name}"): ["model.init=scratch"] for name in ("offline", "controls")},
+        **{("experiment", f"l2p/{name}"): ["model.init=scratch"] for name in ("offline", "controls", "rates")},
         **{("probe", p): [f"probe=[accuracy,{p}]"] for p in choices("probe") if p not in ("accuracy", "tokens")},
     }.get((group, name), ["scenario=text"] if (group, name) in TEXT else [])
     if name.startswith("scale/") and name not in ("scale/pretrain", "scale/language", "scale/language_pretrained"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -205,14 +207,26 @@ def test_cached_queries_equal_those_computed_again(make_learner, make_stream, ra
     assert asked == [6] and bool(found.isfinite().all())
 
 
-def test_frozen_weights_have_no_graph_and_the_paper_count_of_parameters() -> None:
+@pytest.mark.parametrize(
+    ("preset", "count"),
+    [
+        (["strategy=l2p_paper"], 46_080),  # 2112.08654: 10 x 5 x 768 + 10 x 768
+        (["strategy=l2p_torch"], 46_080),
+        (["strategy=l2p_jax"], 84_480),  # 10 x 10 x 768 + 10 x 768
+        (["strategy=l2p_paper", "strategy.size=20"], 92_160),  # 2112.08654, 5-datasets
+    ],
+)
+def test_frozen_weights_have_no_graph_and_the_paper_count_of_parameters(preset: list[str], count: int) -> None:
     import timm
 
+    with initialize_config_dir(str(CONF.parent), version_base="1.3"):
+        s = compose("config", overrides=["model=vit_b_orig_in21k", *preset]).strategy
     with torch.device("meta"):
-        vit = timm.create_model("vit_base_patch16_224", num_classes=0)
-        pool = Pool(size=10, length=5, top=5, dim=768, selection="per_sample", vote=None, penalty=False)
+        vit, head = timm.create_model("vit_base_patch16_224", num_classes=0), nn.Linear(768, 100)
+        pool = Pool(size=s.size, length=s.length, top=s.top, dim=768, selection=s.selection, vote=s.vote, penalty=s.frequency_penalty)
     prompted = PromptedViT(vit, pool, lambda x: torch.zeros(2, 768, device="meta"), False)
-    assert sum(p.numel() for p in prompted.parameters() if p.requires_grad) == 46_080  # 2112.08654: 10 x 5 x 768 + 10 x 768
+    learned = [p.numel() for p in Network(prompted, head).parameters() if p.requires_grad]
+    assert sum(learned) == count + 76_900  # a head of 768 x 100 + 100
     assert not any(p.requires_grad for p in vit.parameters()) and not prompted.train().vit.training
 
 
@@ -221,6 +235,9 @@ def test_refusals(make_learner, make_network, make_stream, error) -> None:
     assert "strategy.top=6 is more than the strategy.size=5" in error(lambda: l2p("l2p_paper", top=6))
     text = error(lambda: l2p("mask", size=5).prepare(make_learner(network()), stream))
     assert "runs past the pool" in text and "strategy.size=6" in text
+    hidden = replace(stream, experiences=tuple(replace(e, announced=False) for e in stream.experiences))
+    for name in ("mask", "penalty"):
+        assert "needs task boundaries" in error(lambda: l2p(name).prepare(make_learner(network()), hidden))  # noqa: B023
     assert "prompt_mask=true" in error(lambda: l2p("l2p_paper", copy_prompts=True))
     assert "is no range" in error(lambda: l2p("l2p_paper", init=[1.0, 0.0]))
     assert "patch tokens" in error(lambda: l2p("l2p_paper").prepare(make_learner(make_network()), stream))

@@ -21,7 +21,7 @@ from cl_bench.overrides import CONF, choices
 from cl_bench.resolve import resolve
 from cl_bench.signatures import class_flag
 
-VARIANTS = ("l2p_paper", "l2p_torch", "l2p_one_prompt", "l2p_random")  # settings of what is here; their forward has twins in test_l2p
+VARIANTS = ("l2p_paper", "l2p_torch", "l2p_one_prompt", "l2p_one_long", "l2p_random", "ranpac_lora")  # settings of what is here, with twins
 STRATEGIES = [name for name in choices("strategy") if name not in VARIANTS]
 BASE = ("data=toy", "runtime.device=cpu", "runtime.progress=false", "runtime.save_backbone=true", "train.batch_size=8", "train.epochs=2")
 SETUPS = {

@@ -8,9 +8,11 @@ from collections import Counter
 import pandas as pd
 import pytest
 import torch
+import yaml
+from hydra import compose, initialize_config_dir
 from test_l2p import l2p, network
 
-from cl_bench.cli import check
+from cl_bench.cli import CONF, check
 from cl_bench.core.errors import ConfigError
 from cl_bench.data.views import ResizedCrop
 from cl_bench.probes.prompts import Prompts
@@ -99,3 +101,18 @@ def test_imagenet_r(tmp_path, picture, source, error) -> None:
     (tmp_path / "imagenet-r" / "README.txt").write_text("no picture")
     data = source("imagenet_r", tmp_path, num_classes=2, size=8)()
     assert data.train.raw.shape == (8, 3, 8, 8) and data.test.y.tolist() == [0, 1]
+
+
+def test_every_row_that_takes_steps_has_the_rate_that_was_found() -> None:
+    """What conf/tuned/l2p says reaches the run; what has a closed form needs none."""
+    params = yaml.safe_load((CONF / "experiment/l2p/offline.yaml").read_text())["hydra"]["sweeper"]["params"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for row in params["strategy"].split(","):
+            file = CONF / "tuned/l2p" / f"{row}.yaml"
+            found = yaml.safe_load(file.read_text()) if file.exists() else {}
+            config = compose("config", overrides=["experiment=l2p/offline", f"strategy={row}", "scenario=offline/diverse"])
+            rate = found.get("train", {}).get("optimizer", {}).get("lr")
+            assert rate == config.train.optimizer.lr or (rate is None and row in ("nmc", "ranpac")), row
+            assert config.train.steps == 30 and config.train.epochs is None
+            for name, value in found.get("strategy", {}).items():
+                assert config.strategy[name] == value, (row, name)

@@ -30,6 +30,16 @@ class WarmupCosine:
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+class Drop:
+    """The optimizer's own rate; from the share `at` of a task's steps on `factor` times it."""
+
+    def __init__(self, *, at: Fraction, factor: Positive):
+        self.at, self.factor = at, factor
+
+    def __call__(self, step: int, steps: int, number: int) -> float:
+        return self.factor if step >= self.at * steps else 1.0
+
+
 class FirstThen:
     """`factor` times one schedule in the first task, another in all that follow (Ramasesh, Lewkowycz, Dyer, ICLR 2022)."""
 

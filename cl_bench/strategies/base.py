@@ -30,14 +30,14 @@ class Strategy:
         """Allocate everything; shapes never change afterwards."""
 
     def learns(self, task: Experience) -> bool:
-        """Whether the loop takes steps on it; what has a closed form works in after_task alone."""
+        """Whether the loop takes steps on it; what has a closed form works in after_task alone, which then needs no announcement."""
         return True
 
     def before_task(self, learner: Learner, task: Experience) -> None:
         """Announced tasks only."""
 
     def after_task(self, learner: Learner, task: Experience) -> None:
-        """Announced tasks only."""
+        """Announced tasks, and what no steps are taken on."""
 
     def loss(self, learner: Learner, batch: Batch) -> Output:
         output = learner.teach(batch)

@@ -14,9 +14,9 @@ from cl_bench.core.kinds import Count, NonNegative, Whole
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Batch, Experience, Output, Stream
 from cl_bench.strategies.dualprompt import check_layers
-from cl_bench.strategies.frozen import Once
+from cl_bench.strategies.frozen import Once, choose_parameters
 from cl_bench.strategies.masked import OwnClasses
-from cl_bench.strategies.tokens import PrefixAttention, check_vit, prefixed
+from cl_bench.strategies.tokens import FrozenViT, PrefixAttention, check_vit, prefixed
 
 
 class CODAPrompt(OwnClasses):
@@ -54,8 +54,7 @@ class CODAPrompt(OwnClasses):
         query = Once(lambda x: prefixed(vit, x, {}), learner, stream, self.batch_size)
         self.coda = Coda(vit, query, self.layers, self.size, self.length, share)
         learner.network.backbone = self.coda.to(learner.parameters[0])
-        learner.parameters = [p for p in learner.network.parameters() if p.requires_grad]
-        learner.new_optimizer()
+        choose_parameters(learner)
 
     @property
     def current(self) -> int:
@@ -72,22 +71,17 @@ class CODAPrompt(OwnClasses):
         return {"orthogonality": self.orthogonality * self.coda.overlap()} if self.orthogonality else {}
 
 
-class Coda(nn.Module):
+class Coda(FrozenViT):
     """images -> class token [B, D]. prompts: [layers, M, L, D], keys and attention: [layers, M, D], in equal shares of the tasks."""
 
     def __init__(self, vit: Any, query: Once, layers: list[int], size: int, length: int, share: int):
-        super().__init__()
-        self.vit, self.query, self.layers, self.share, self.current = vit.requires_grad_(False), query, layers, share, 0
+        super().__init__(vit, query)
+        self.layers, self.share, self.current = layers, share, 0
         for layer in layers:
             vit.blocks[layer].attn = PrefixAttention(vit.blocks[layer].attn)
         dim = vit.embed_dim
         self.prompts = nn.Parameter(torch.stack([orthogonal(size, length * dim).view(size, length, dim) for _ in layers]))
         self.keys, self.attention = (nn.Parameter(torch.stack([orthogonal(size, dim) for _ in layers])) for _ in range(2))
-
-    def train(self, mode: bool = True) -> Coda:
-        super().train(mode)
-        self.vit.eval()
-        return self
 
     def components(self) -> list[Tensor]:
         """Prompts, keys, attention of the tasks so far; in training, only those of the current task learn."""

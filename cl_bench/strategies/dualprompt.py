@@ -13,9 +13,9 @@ from cl_bench.core.errors import ConfigError
 from cl_bench.core.kinds import Count, NonNegative, Whole
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Batch, Experience, Output, Stream
-from cl_bench.strategies.frozen import Once
+from cl_bench.strategies.frozen import Once, choose_parameters
 from cl_bench.strategies.masked import OwnClasses
-from cl_bench.strategies.tokens import PrefixAttention, check_vit, prefixed
+from cl_bench.strategies.tokens import FrozenViT, PrefixAttention, check_vit, prefixed
 
 
 class DualPrompt(OwnClasses):
@@ -62,8 +62,7 @@ class DualPrompt(OwnClasses):
         for p in (self.dual.shared, self.dual.own, self.dual.keys):
             nn.init.uniform_(p, self.init[0], self.init[1])
         learner.network.backbone = self.dual.to(learner.parameters[0])
-        learner.parameters = [p for p in learner.network.parameters() if p.requires_grad]
-        learner.new_optimizer()
+        choose_parameters(learner)
 
     @property
     def current(self) -> int:
@@ -91,13 +90,12 @@ def check_layers(strategy: str, vit: Any, layers: list[int]) -> None:
             )
 
 
-class Dual(nn.Module):
+class Dual(FrozenViT):
     """images -> class token [B, D]. shared: [layers, 2, L, D], own: [layers, tasks, 2, L, D], keys: [tasks, D]."""
 
     def __init__(self, vit: Any, query: Once, general: tuple[int, list[int]], expert: tuple[int, list[int]], tasks: int):
-        super().__init__()
-        (length, self.general), (own_length, self.expert), dim = general, expert, vit.embed_dim
-        self.vit, self.query, self.current = vit.requires_grad_(False), query, 0
+        super().__init__(vit, query)
+        (length, self.general), (own_length, self.expert), dim, self.current = general, expert, vit.embed_dim, 0
         for layer in (*self.general, *self.expert):
             vit.blocks[layer].attn = PrefixAttention(vit.blocks[layer].attn)
         self.shared = nn.Parameter(torch.empty(len(self.general), 2, length, dim))
@@ -105,11 +103,6 @@ class Dual(nn.Module):
         self.keys = nn.Parameter(torch.empty(tasks, dim))
         self.chosen = nn.Identity()  # a name by which probes read the choice
         self.distance = torch.zeros(())  # to the task's key, of the last batch
-
-    def train(self, mode: bool = True) -> Dual:
-        super().train(mode)
-        self.vit.eval()
-        return self
 
     def forward(self, x: Tensor) -> Tensor:
         distance = 1 - F.normalize(self.query(x).to(self.keys), dim=1) @ F.normalize(self.keys, dim=1).t()

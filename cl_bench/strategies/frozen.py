@@ -65,6 +65,12 @@ class Once:
         return self.answers[self.rows] if x is self.x else self.ask(x)
 
 
+def choose_parameters(learner: Learner) -> None:
+    """From now on the learner steps what requires a gradient."""
+    learner.parameters = [p for p in learner.network.parameters() if p.requires_grad]
+    learner.new_optimizer()
+
+
 def draws(learner: Learner, raw: Tensor) -> bool:
     """Whether the view takes random numbers."""
     rng = torch.Generator(learner.device)

@@ -13,11 +13,11 @@ from cl_bench.core.kinds import Count, NonNegative
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Batch, Experience, Output, Stream
 from cl_bench.strategies.base import Strategy
-from cl_bench.strategies.frozen import Once
+from cl_bench.strategies.frozen import Once, choose_parameters
 from cl_bench.strategies.masked import OwnClasses
 from cl_bench.strategies.pool import Pool
 from cl_bench.strategies.replay import ER
-from cl_bench.strategies.tokens import check_vit, class_token, encode
+from cl_bench.strategies.tokens import FrozenViT, check_vit, class_token, encode
 
 STD = 0.02  # of timm's heads
 
@@ -95,8 +95,7 @@ class L2P(OwnClasses):
             nn.init.trunc_normal_(head.weight, std=STD)
         query = Once(lambda x: class_token(vit, x), learner, stream, self.batch_size)
         learner.network.backbone = PromptedViT(vit, self.pool, query, self.position == "class")
-        learner.parameters = [p for p in learner.network.parameters() if p.requires_grad]
-        learner.new_optimizer()
+        choose_parameters(learner)
         if self.rehearsal is not None:
             self.rehearsal.prepare(learner, stream)
 
@@ -108,8 +107,9 @@ class L2P(OwnClasses):
                 f"strategy.prompt_mask gives each of {count} tasks strategy.top={self.top} prompts of its own, which runs past the pool of "
                 f"strategy.size={self.size}; give strategy.size={count * self.top}, or prompt_mask=false"
             )
-        if (self.frequency_penalty or self.copy_prompts) and not all(e.announced for e in stream.experiences):
-            name = "frequency_penalty" if self.frequency_penalty else "copy_prompts"
+        of_tasks = {"frequency_penalty": self.frequency_penalty, "prompt_mask": self.prompt_mask}  # copy_prompts stands beside the latter
+        name = next((name for name, given in of_tasks.items() if given), None)
+        if name and not all(e.announced for e in stream.experiences):
             raise ConfigError(f"strategy.{name}=true needs task boundaries, which this stream hides; give false")
 
     def before_task(self, learner: Learner, task: Experience) -> None:
@@ -146,17 +146,12 @@ class L2P(OwnClasses):
             self.rehearsal.load_state_dict(state)
 
 
-class PromptedViT(nn.Module):
+class PromptedViT(FrozenViT):
     """images [B, C, H, W] -> mean of the outputs at the chosen prompts [B, D]; the transformer itself does not learn."""
 
     def __init__(self, vit: nn.Module, pool: Pool, query: Once, beside_class: bool):
-        super().__init__()
-        self.vit, self.pool, self.query, self.beside_class = vit.requires_grad_(False), pool, query, beside_class
-
-    def train(self, mode: bool = True) -> PromptedViT:
-        super().train(mode)
-        self.vit.eval()
-        return self
+        super().__init__(vit, query)
+        self.pool, self.beside_class = pool, beside_class
 
     def forward(self, x: Tensor) -> Tensor:
         prompts = self.pool(self.query(x))

@@ -10,6 +10,7 @@ from cl_bench.core.errors import ConfigError
 from cl_bench.core.kinds import Count, Positive
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Stream
+from cl_bench.strategies.frozen import choose_parameters
 from cl_bench.strategies.masked import OwnClasses
 
 
@@ -38,5 +39,4 @@ class LoRA(OwnClasses):
         settings: Any = peft.LoraConfig(r=self.rank, lora_alpha=self.scale, target_modules=self.layers, lora_dropout=0.0, bias="none")
         peft.inject_adapter_in_model(settings, backbone.requires_grad_(False))
         learner.network.to(learner.parameters[0])
-        learner.parameters = [p for p in learner.network.parameters() if p.requires_grad]
-        learner.new_optimizer()
+        choose_parameters(learner)

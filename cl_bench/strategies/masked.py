@@ -10,7 +10,7 @@ from cl_bench.core.types import Batch, Output, Stream
 from cl_bench.objectives.supervised import Supervised
 from cl_bench.strategies.base import Strategy
 from cl_bench.strategies.er_ace import narrow
-from cl_bench.strategies.frozen import Still
+from cl_bench.strategies.frozen import Still, choose_parameters
 
 
 class OwnClasses(Strategy):
@@ -45,5 +45,4 @@ class Masked(OwnClasses):
         super().prepare(learner, stream)
         if self.backbone == "frozen":
             learner.network.backbone = Still(learner.network.backbone.requires_grad_(False), learner, stream, self.batch_size)
-            learner.parameters = [p for p in learner.network.parameters() if p.requires_grad]
-            learner.new_optimizer()
+            choose_parameters(learner)

@@ -13,8 +13,8 @@ from cl_bench.core.learner import Learner
 from cl_bench.core.types import Experience, Stream
 from cl_bench.strategies.answers import below
 from cl_bench.strategies.base import Strategy
-from cl_bench.strategies.frozen import Still
-from cl_bench.strategies.passes import features
+from cl_bench.strategies.frozen import Still, choose_parameters
+from cl_bench.strategies.passes import features, width
 
 
 class NMC(Strategy):
@@ -23,7 +23,6 @@ class NMC(Strategy):
     logit_c = -|f - m_c|^2 / 2, less its -|f|^2 / 2 which is the same for all c; `cosine` (2303.07338): of f and m_c at length 1.
     """
 
-    needs_boundaries: ClassVar[bool] = True
     needs_logits: ClassVar[bool] = True
     needs_classes: ClassVar[bool] = True
 
@@ -31,11 +30,10 @@ class NMC(Strategy):
         self.metric, self.batch_size = metric, batch_size
 
     def prepare(self, learner: Learner, stream: Stream) -> None:
-        ((found, _),) = features(learner, stream.experiences[0].train.take(torch.arange(1)), 1)
+        dim = width(learner, stream)
         learner.network.backbone = Still(learner.network.backbone, learner, stream, self.batch_size)
-        learner.network.head = self.means = Means(found.shape[1], stream.num_classes, self.metric).to(learner.parameters[0])
-        learner.parameters = [p for p in learner.network.parameters() if p.requires_grad]
-        learner.new_optimizer()
+        learner.network.head = self.means = Means(dim, stream.num_classes, self.metric).to(learner.parameters[0])
+        choose_parameters(learner)
 
     def learns(self, task: Experience) -> bool:
         return False

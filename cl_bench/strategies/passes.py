@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_bench.core.learner import Learner
-from cl_bench.core.types import Examples
+from cl_bench.core.types import Examples, Stream
 
 
 @contextmanager
@@ -30,3 +30,9 @@ def features(learner: Learner, data: Examples, batch_size: int) -> Iterator[tupl
             with learner.fabric.autocast():
                 found = learner.network.features(learner.view(raw.to(learner.device), None))
             yield found, y.to(learner.device)
+
+
+def width(learner: Learner, stream: Stream) -> int:
+    """Of a feature, asked with one example."""
+    ((found, _),) = features(learner, stream.experiences[0].train.take(torch.arange(1)), 1)
+    return found.shape[1]

@@ -11,27 +11,30 @@ from torch import Tensor, nn
 from cl_bench.core.errors import ConfigError, RunError
 from cl_bench.core.kinds import Count, Fraction, Positive
 from cl_bench.core.learner import Learner
-from cl_bench.core.types import Experience, Stream
+from cl_bench.core.types import Batch, Experience, Output, Stream
 from cl_bench.strategies.answers import below
 from cl_bench.strategies.base import Strategy
 from cl_bench.strategies.frozen import Still
-from cl_bench.strategies.passes import features
+from cl_bench.strategies.lora import LoRA
+from cl_bench.strategies.passes import features, width
 
 
 class RanPAC(Strategy):
     """RanPAC (2307.02251): H = relu(f W), W ~ N(0, 1); over all tasks G += H'H, Q += H'Y; logits H (G + lambda I)^-1 Q.
 
-    lambda: least squared error on a held-out share of the newest task after a fit to the rest of it. With
-    adapt_first_task the whole network, through an ordinary head, learns the first task (the paper: adapters only).
+    lambda: least squared error on a held-out share of the newest task after a fit to the rest of it. First of all an ordinary head
+    may learn the first task, together with low-rank changes of the network (the paper: other adapters) or with all of it.
     """
 
-    needs_boundaries: ClassVar[bool] = True
     needs_logits: ClassVar[bool] = True
     needs_classes: ClassVar[bool] = True
 
-    def __init__(self, *, size: Count, ridges: list[Positive], held_out: Fraction, adapt_first_task: bool, batch_size: Count):
-        self.size, self.ridges, self.held_out = size, sorted(ridges), held_out
-        self.adapt_first_task, self.batch_size = adapt_first_task, batch_size
+    def __init__(self, *, size: Count, ridges: list[Positive], held_out: Fraction, adapt_first_task: bool | LoRA, batch_size: Count):
+        if not isinstance(adapt_first_task, bool | LoRA):
+            name = type(adapt_first_task).__name__
+            raise ConfigError(f"strategy.adapt_first_task is a {name}; give false, true for the whole network, or strategy=ranpac_lora")
+        self.size, self.ridges, self.held_out, self.batch_size = size, sorted(ridges), held_out, batch_size
+        self.adapter = adapt_first_task if isinstance(adapt_first_task, LoRA) else Strategy() if adapt_first_task else None
 
     def prepare(self, learner: Learner, stream: Stream) -> None:
         if not self.ridges:
@@ -42,27 +45,36 @@ class RanPAC(Strategy):
                     f"strategy.held_out={self.held_out} of the {len(e.train)} examples of {e.name} leaves nothing to fit or "
                     "nothing to choose lambda by; give a share between 0 and 1 and tasks of 2 examples or more"
                 )
+        if self.adapter is not None and not all(e.announced for e in stream.experiences):
+            raise ConfigError("strategy.adapt_first_task needs task boundaries, which this stream hides; give false")
         if learner.device.type == "mps":
             raise ConfigError("strategy=ranpac solves in float64, which runtime.device=mps has not; give runtime.device=cpu")
         learner.reseed("projection")
         self.first = stream.experiences[0].index
-        ((found, _),) = features(learner, stream.experiences[0].train.take(torch.arange(1)), 1)
-        projection = torch.randn(found.shape[1], self.size, dtype=learner.parameters[0].dtype)
-        if not self.adapt_first_task:
+        projection = torch.randn(width(learner, stream), self.size, dtype=learner.parameters[0].dtype)
+        if self.adapter is None:
             learner.network.backbone = Still(learner.network.backbone, learner, stream, self.batch_size)
+        else:
+            self.adapter.prepare(learner, stream)
         learner.network.head = self.ridge = Ridge(learner.network.head, projection, stream.num_classes).to(learner.device)
 
     def number_fitted(self, task: Experience) -> int:
         return round(len(task.train) * (1 - self.held_out))
 
     def learns(self, task: Experience) -> bool:
-        return self.adapt_first_task and task.index == self.first
+        return self.adapter is not None and task.index == self.first
+
+    def loss(self, learner: Learner, batch: Batch) -> Output:
+        assert self.adapter is not None
+        return self.adapter.loss(learner, batch)
 
     def after_task(self, learner: Learner, task: Experience) -> None:
         order = torch.randperm(len(task.train), generator=learner.rng).to(task.train.y.device)
         number = self.number_fitted(task)
         fit, check = (self.moments(learner, task, index) for index in (order[:number], order[number:]))
-        self.ridge.learn(fit, check, self.ridges)
+        self.ridge.total += fit + check
+        if task.looked:  # a weight that is never asked need not be solved for
+            self.ridge.learn(fit, check, self.ridges)
 
     def moments(self, learner: Learner, task: Experience, index: Tensor) -> Tensor:
         """[H Y]'[H Y] of the examples at index, [size + C, size + C]: G, Q and the number of each class."""
@@ -95,7 +107,6 @@ class Ridge(nn.Module):
 
     def learn(self, fit: Tensor, check: Tensor, ridges: list[float]) -> None:
         errors = torch.stack([self.error(self.solve(fit, ridge), check) for ridge in ridges])
-        self.total += fit + check
         for ridge in ridges[int(errors.argmin()) :]:  # what was enough for one task may be too small for the sum
             weight = self.solve(self.total, ridge)
             if weight.isfinite().all():

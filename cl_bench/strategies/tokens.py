@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,19 @@ def encode(vit: Any, x: Tensor, prompts: Tensor | None, beside_class: bool) -> T
 def class_token(vit: Any, x: Tensor) -> Tensor:
     """[B, D]: the class token of the bare transformer after its last norm."""
     return encode(vit, x, None, False)[:, 0]
+
+
+class FrozenViT(nn.Module):
+    """A transformer `vit` that does not learn and stays in evaluation mode, and the query that it is asked for."""
+
+    def __init__(self, vit: Any, query: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.vit, self.query = vit.requires_grad_(False), query
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.vit.eval()
+        return self
 
 
 class PrefixAttention(nn.Module):
