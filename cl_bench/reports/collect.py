@@ -40,11 +40,11 @@ def read_run(folder: Path) -> dict[str, object]:
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"{folder} is not a readable run ({reason}). Repair it or move it away.") from error
-    return {**axes, "parameters": parameters, "folder": str(folder), **metrics.to_dict()}
+    return {**axes, "parameters": parameters, "folder": str(folder), "config": config, **metrics.to_dict()}
 
 
 def read_runs(paths: Sequence[Path]) -> pd.DataFrame:
-    """One row a finished run: axes, parameters, folder, then every metric of its summary.csv."""
+    """One row a finished run: axes, parameters, folder, config, then every metric of its summary.csv."""
     finished, unfinished = find_folders(paths)
     if not finished:
         given = ", ".join(str(path) for path in paths)
@@ -81,7 +81,7 @@ def seen_average(folder: Path, kind: str) -> pd.Series | None:
 
 def metric_names(runs: pd.DataFrame) -> list[str]:
     """Columns of read_runs that are metrics."""
-    return [name for name in runs.columns if name not in {*AXES, "parameters", "folder"}]
+    return [name for name in runs.columns if name not in {*AXES, "parameters", "folder", "config"}]
 
 
 def check_names(kind: str, given: Iterable[str], allowed: Sequence[str]) -> None:

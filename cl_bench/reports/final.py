@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from cl_bench.reports.collect import read_matrix
 from cl_bench.reports.tables import cell, ordered
@@ -15,8 +14,8 @@ from cl_bench.reports.tables import cell, ordered
 def references(runs: pd.DataFrame) -> dict[str, list[float]]:
     """row -> accuracy by task, from the runs' own config.yaml."""
     found: dict[str, list[float]] = {}
-    for folder in runs["folder"]:
-        found |= yaml.safe_load((Path(folder) / "config.yaml").read_text()).get("reference") or {}
+    for config in runs["config"]:
+        found |= config.get("reference") or {}
     return found
 
 
