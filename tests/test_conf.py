@@ -20,7 +20,7 @@ from cl_bench.signatures import class_flag
 
 EVERY = [(group, name) for group in GROUPS for name in choices(group)]
 TEXT = [  # only beside each other; scenario=text brings the rest
-    *(("data", name) for name in ("text", "python_docs", "python_source", "imdb", "wikitext", "wikipedia")),
+    *(("data", name) for name in ("text", "python_docs", "python_source", "python_packages", "imdb", "wikitext", "wikipedia")),
     *(("model", name) for name in choices("model") if name.startswith(("lm_", "hf_"))),
     *(("objective", "causal_lm"), ("view", "tokens"), ("probe", "tokens")),
 ]
