@@ -41,6 +41,7 @@ def job(config: Any) -> tuple[Path, float]:
     folder = RunFolder(path)
     folder.check(plain)
     if folder.finished:
+        folder.check_saved(plain["runtime"]["save_backbone"])
         print(f"{path}: finished already, skipped")
     else:
         _threads(plain["runtime"]["threads"])
