@@ -83,8 +83,10 @@ def test_composes_and_binds(group: str, name: str) -> None:
         **{("experiment", f"l2p/{name}"): ["model.init=scratch"] for name in ("offline", "controls")},
         **{("probe", p): [f"probe=[accuracy,{p}]"] for p in choices("probe") if p not in ("accuracy", "tokens")},
     }.get((group, name), ["scenario=text"] if (group, name) in TEXT else [])
-    if name.startswith("scale/") and name not in ("scale/pretrain", "scale/language", "scale/language_pretrained"):
-        more = ["row=scratch"]  # the others ask for backbones, which are not there
+    if name == "scale/language_pretrained_offline":
+        more = ["model.init=scratch"]  # it asks for a backbone, which is not there
+    elif name.startswith("scale/") and name != "scale/pretrain" and not name.startswith("scale/language"):
+        more = ["row=scratch"]  # so do these
     if group == "tuned" and name.startswith("l2p/"):  # of experiment=l2p/offline
         more = [f"strategy={name.removeprefix('l2p/')}"]
     elif group == "tuned" and name.startswith("ucl/"):  # <objective>_<strategy>

@@ -13,10 +13,14 @@ from safetensors.torch import load_file
 from test_laws import PROMPTED, SHALLOW, SMALL, STRATEGIES, VIT
 from test_pretrain import TINY, composed, execute
 
+from cl_bench.cli import CONF
+from cl_bench.core.errors import ConfigError
 from cl_bench.data.views import ChannelsLast, Plain
 from cl_bench.folder import RunFolder
 
 CONV = ["model=resnet_w8", "model.blocks=[1,1,1,1]", "model.channels=3"]
+
+CLASSES = [name for name in STRATEGIES if "_target_:" in (CONF / "strategy" / f"{name}.yaml").read_text()]  # the rest are settings of these
 
 
 @pytest.fixture
@@ -32,11 +36,19 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     return given
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_without_a_compiler_the_run_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch would tell at the first step, over a page."""
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    with pytest.raises(ConfigError, match=r"runtime.compile=true needs a C\+\+ compiler, and /nowhere/c\+\+ is not here; install it"):
+        execute(composed(*TINY, "scenario=toy", "model=mlp", "runtime.compile=true"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("strategy", CLASSES)
 def test_every_strategy_takes_all_three_at_once(tmp_path: Path, compiled: list[torch.Tensor], strategy: str) -> None:
     if strategy == "lora":
         pytest.importorskip("peft")
-    network = VIT if strategy.startswith(PROMPTED) else CONV
+    network = VIT if strategy.startswith(PROMPTED) else ["model=mlp_bn", "model.hidden=[8]"]  # convolutions: below
     fast = ["runtime.precision=bf16-mixed", "runtime.channels_last=true", "runtime.compile=true", "train.steps=2", "train.epochs=null"]
     config = composed(*TINY, "scenario=toy", *network, f"strategy={strategy}", *SMALL.get(strategy, []), *SHALLOW.get(strategy, []), *fast)
     execute(config, tmp_path / "run")

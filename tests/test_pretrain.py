@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from programs import run
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -125,6 +126,12 @@ def test_a_finished_run_says_what_it_did_not_save(whole: Path) -> None:
         ConfigError, match=r"has no backbone_step5.safetensors, which runtime.save_backbone=\[4, 5\] asks for; give .* tag="
     ):
         RunFolder(whole).check_saved([4, 5])
+
+
+def test_a_finished_run_is_not_skipped_over_weights_that_are_missing(tmp_path: Path) -> None:
+    assert run(tmp_path, "experiment=smoke")[0] == 0
+    status, _, err = run(tmp_path, "experiment=smoke", "runtime.save_backbone=true")
+    assert status == 2 and err.count("\n") == 1 and "is finished and has no backbone.safetensors" in err
 
 
 @pytest.mark.parametrize("calls", [5, 12])  # within the steps, and after them
