@@ -43,6 +43,7 @@ def job(config: Any) -> tuple[Path, float]:
     folder.check(plain)
     if folder.finished:
         folder.checkpoint.unlink(missing_ok=True)  # of a process that was killed right after its last table
+        folder.check_saved(plain["runtime"]["save_backbone"])
         print(f"{path}: finished already, skipped")
     else:
         _threads(plain["runtime"]["threads"])

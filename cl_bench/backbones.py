@@ -9,6 +9,7 @@ from typing import Any
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.core.learner import Learner
+from cl_bench.folder import backbone_file
 from cl_bench.models.weights_file import ABOUT
 
 
@@ -26,14 +27,23 @@ class Backbones:
                 "leave it out, or raise train.steps or train.epochs"
             )
 
+    def resume(self, done: int, step: int) -> None:
+        """From `step` of the experience after `done`: what lies behind can be saved no more."""
+        gone = [k for k in sorted(self.steps) if (done or k <= step) and not (self.folder / backbone_file(k)).exists()]
+        if gone:
+            raise ConfigError(
+                f"runtime.save_backbone: {self.folder} is past step {gone[0]} and has no {backbone_file(gone[0])}; "
+                "leave that step out, give this run a tag=<name> of its own, or delete the folder"
+            )
+
     def save(self, learner: Learner, step: int) -> None:
-        """backbone_step<k>.safetensors."""
-        self._write(learner, f"backbone_step{step}.safetensors", step)
+        """After a step of the first experience."""
+        self._write(learner, backbone_file(step), step)
 
     def finish(self, learner: Learner) -> None:
-        """backbone.safetensors, where any is wanted."""
+        """At the end, where any is wanted."""
         if self.at_end:
-            self._write(learner, "backbone.safetensors", self.total)
+            self._write(learner, backbone_file(), self.total)
 
     def _write(self, learner: Learner, name: str, step: int) -> None:
         from safetensors.torch import save_file

@@ -20,9 +20,13 @@ from filelock import FileLock, Timeout
 
 from cl_bench import metrics
 from cl_bench.core.errors import ConfigError
-from cl_bench.mistakes import about
+from cl_bench.mistakes import about, said
 
 READINGS = ("class_il", "task_il", "knn_task", "knn_all", "linear_task", "linear_all")  # those whose matrices are kept
+PARTS = (  # of a config: what a run is made of
+    *("seed", "tag", "name", "scenario", "data", "datasets", "model", "objective", "strategy", "view", "train", "probe", "look"),
+    *("match", "runtime"),
+)
 LOSS = "loss"  # nats, of text per token: less is better
 Row = dict[str, Any]  # {"after": int, "on": str, "metric": str, "value": float}
 
@@ -42,6 +46,11 @@ def write(path: Path, text: str) -> None:
     with named(partial):
         partial.write_text(text)
     partial.replace(path)
+
+
+def backbone_file(step: int | None = None) -> str:
+    """In a run's folder: the backbone as it was after this step of the first experience, or at the end."""
+    return "backbone.safetensors" if step is None else f"backbone_step{step}.safetensors"
 
 
 class RunFolder:
@@ -73,6 +82,16 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} holds a run with another configuration ({'; '.join(differing)}); "
                 "give this one a tag of its own with tag=<name>"
+            )
+
+    def check_saved(self, wanted: bool | Sequence[int]) -> None:
+        """Of a finished run: refuse runtime.save_backbone where it asks for more than was saved."""
+        steps = [] if isinstance(wanted, bool) else wanted
+        lacking = [name for name in map(backbone_file, [None, *steps] if wanted else []) if not (self.path / name).exists()]
+        if lacking:
+            raise ConfigError(
+                f"{self.path} is finished and has no {lacking[0]}, which runtime.save_backbone={said(wanted)} asks for; "
+                "give this run a tag=<name> of its own, or delete the folder to train it again"
             )
 
     def claim(self, config: Mapping[str, Any]) -> None:
@@ -199,12 +218,14 @@ def digest(config: Mapping[str, Any]) -> str:
 
 
 def _matters(key: str, flat: Mapping[str, Any]) -> bool:
-    """A place does not, unless it is a user's own folder: there the place is the data."""
+    """A place does not, unless it is a user's own folder: there the place is the data. What else a preset has shows in PARTS."""
+    if key.partition(".")[0] not in PARTS:
+        return False
     if key.endswith(".root"):
         return str(flat.get(key.removesuffix("root") + "_target_", "")).endswith((".Folder", ".texts.Text", ".texts.Hub"))
     if key.startswith("runtime."):
         return key == "runtime.precision"
-    return key != "data_root" and not key.endswith(".cache")
+    return not key.endswith(".cache")
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -109,6 +109,7 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
                 progress.say(line)
 
     done, step = saver.restore(learner, strategy, progress)
+    saver.backbones.resume(done, step)
     if (done, step) == (0, 0) and looks.before:
         saver.folder.cut(0)
         look(-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 import shutil
@@ -101,6 +102,12 @@ def make_fabric(runtime: Config) -> Fabric:
     """Device and precision."""
     if runtime["threads"]:
         torch.set_num_threads(runtime["threads"])
+    compiler = (os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")).split()[0]  # as torch chooses
+    if runtime["compile"] and not shutil.which(compiler):
+        raise ConfigError(
+            f"runtime.compile=true needs a C++ compiler, and {compiler} is not here; "
+            "install it, name another in the environment variable CXX, or give runtime.compile=false"
+        )
     try:
         return Fabric(accelerator=runtime["device"], devices=1, precision=runtime["precision"])
     except (RuntimeError, ValueError) as error:

@@ -81,25 +81,32 @@ def find(target: str) -> tuple[str, ast.ClassDef | ast.FunctionDef] | None:
 
 
 def read_signature(target: str) -> dict[str, Parameter] | None:
-    """Settings and their kinds, from the source text; None if that does not tell."""
+    """Settings and their kinds, from the source text; None if that does not tell. `**rest` of a class is what its base takes."""
     module, found = find(target) or ("", None)
     if isinstance(found, ast.FunctionDef):
-        return _parameters(found.args, found.args.args)
+        return None if found.args.kwarg else _parameters(found.args, found.args.args)
     if found is None:
         return None
     for statement in found.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-            return _parameters(statement.args, statement.args.args[1:])
+            own = _parameters(statement.args, statement.args.args[1:])
+            if not statement.args.kwarg:
+                return own
+            inherited = _inherited(module, found)
+            return {**inherited, **own} if inherited else None
     if any(isinstance(d, ast.Call) for d in found.decorator_list):  # @dataclass(...)
         fields = [s for s in found.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
         return {s.target.id: Parameter(ast.unparse(s.annotation), s.value is None) for s in fields}  # type: ignore[union-attr]
+    return _inherited(module, found)
+
+
+def _inherited(module: str, found: ast.ClassDef) -> dict[str, Parameter] | None:
+    """What the first base whose source tells takes."""
     parents = [read_signature(f"{module}.{ast.unparse(base)}") for base in found.bases]
     return next((s for s in parents if s is not None), None if parents else {})
 
 
-def _parameters(args: ast.arguments, positional: Sequence[ast.arg]) -> dict[str, Parameter] | None:
-    if args.kwarg:
-        return None
+def _parameters(args: ast.arguments, positional: Sequence[ast.arg]) -> dict[str, Parameter]:
     first = len(positional) - len(args.defaults)
     needed = [(a, i < first) for i, a in enumerate(positional)]
     needed += [(a, default is None) for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True)]

@@ -72,11 +72,32 @@ def test_matched_by_hand(tmp_path: Path) -> None:
     found, pool = table(tmp_path)
     assert pool == ["model"]  # the tag tells rates and is pooled
     at = frontier.matched(found, pool, None).query("kind == 'task_il'").set_index("model")
-    assert at["task_b_accuracy"].tolist() == [0.7, 0.7]  # the least of the bests 0.8, 0.9, 0.7
+    assert at["task_b"].tolist() == [0.7, 0.7]  # the least of the bests 0.8, 0.9, 0.7
     # 0.05 + (0.2 - 0.05) / 2, the dominated run left out; 0.1 + (0.3 - 0.1) / 2
     assert at.loc["vit_s", "mean"] == pytest.approx((0.125 + 0.2) / 2)
     assert at.loc["vit_s", "std"] == pytest.approx(0.075 / math.sqrt(2)) and at.loc["vit_s", "n"] == 2
     assert at.loc["vit_b", "mean"] == pytest.approx(0) and at.loc["vit_b", "note"] == ""
+
+
+def test_of_losses_less_is_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, runs in enumerate((((2.0, 2.5, 3.0), (2.0, 2.9, 2.6), (2.0, 3.5, 2.8)), ((2.0, 2.4, 3.2), (2.0, 2.8, 2.4)))):
+        for rate, (a, after, b) in enumerate(runs):
+            folder = make_run(tmp_path, "er", seed, None, tag=f"lr{rate}")
+            for kind in collect.KINDS:
+                (folder / f"accuracy_{kind}.csv").unlink()
+            (folder / "loss.csv").write_text(two_tasks(a, after, b))
+            (folder / "summary.csv").write_text("metric,value\nloss_average_forgetting,0.5\nloss_forgetting_over_T,0.25\n")
+    found, pool = table(tmp_path)
+    assert found.sort_values(["seed", "tag"])["frontier"].tolist() == [True, False, False, True, True]
+    [at] = frontier.matched(found, pool, None).to_dict("records")
+    assert at["kind"] == "loss" and at["task_b"] == 2.6  # the larger of the least losses 2.6 and 2.4
+    # 0.9 at the end of the first frontier; 0.4 + (0.8 - 0.4) * (3.2 - 2.6) / (3.2 - 2.4); the third run of seed 0 is left out
+    assert at["mean"] == pytest.approx((0.9 + 0.7) / 2) and at["n"] == 2
+    [lacking] = frontier.matched(found, pool, 3.1).to_dict("records")
+    assert lacking["n"] == 1 and "frontier from 3.000 to 2.600" in lacking["note"]
+    assert main([str(tmp_path), "--analyses", "--out", str(tmp_path / "report")]) == 0
+    assert (tmp_path / "report" / "frontier.png").exists() and "no frontier" not in capsys.readouterr().out
+    assert "loss forgetting over T" in (tmp_path / "report" / "forgetting_conventions.md").read_text()
 
 
 def test_what_cannot_be_matched_says_so(tmp_path: Path) -> None:

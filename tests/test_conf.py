@@ -22,7 +22,7 @@ from cl_bench.signatures import class_flag
 
 EVERY = [(group, name) for group in GROUPS for name in choices(group)]
 TEXT = [  # only beside each other; scenario=text brings the rest
-    *(("data", name) for name in ("text", "python_docs", "python_source", "imdb", "wikitext", "wikipedia")),
+    *(("data", name) for name in ("text", "python_docs", "python_source", "python_packages", "imdb", "wikitext", "wikipedia")),
     *(("model", name) for name in choices("model") if name.startswith(("lm_", "hf_"))),
     *(("objective", "causal_lm"), ("view", "tokens"), ("probe", "tokens")),
 ]
@@ -87,8 +87,10 @@ def test_composes_and_binds(group: str, name: str) -> None:
         **{("experiment", f"l2p/{name}"): ["model.init=scratch"] for name in ("offline", "controls", "rates")},
         **{("probe", p): [f"probe=[accuracy,{p}]"] for p in choices("probe") if p not in ("accuracy", "tokens")},
     }.get((group, name), ["scenario=text"] if (group, name) in TEXT else [])
-    if name.startswith("scale/") and name not in ("scale/pretrain", "scale/language", "scale/language_pretrained"):
-        more = ["row=scratch"]  # the others ask for backbones, which are not there
+    if name == "scale/language_pretrained_offline":
+        more = ["model.init=scratch"]  # it asks for a backbone, which is not there
+    elif name.startswith("scale/") and name != "scale/pretrain" and not name.startswith("scale/language"):
+        more = ["row=scratch"]  # so do these
     if group == "tuned" and name.startswith("l2p/"):  # of experiment=l2p/offline
         more = [f"strategy={name.removeprefix('l2p/')}"]
     elif group == "tuned" and name.startswith("ucl/"):  # <objective>_<strategy>

@@ -55,6 +55,7 @@ def test_tasks_ahead_are_scored_alike_before_training_and_one_step_before(make_l
         ("data.cache", "cl_bench.data.sorted_pictures.Folder", False),
         ("runtime.precision", "", True),
         ("runtime.threads", "", False),
+        ("twins.lr", "", False),  # of a preset: what it chooses stands in train
     ],
 )
 def test_what_makes_another_run(key: str, target: str, told: bool) -> None:

@@ -12,9 +12,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from test_l2p import l2p, network
 
-from cl_bench.cli import CONF, check
+from cl_bench.cli import check
 from cl_bench.core.errors import ConfigError
 from cl_bench.data.views import ResizedCrop
+from cl_bench.overrides import CONF
 from cl_bench.probes.prompts import Prompts
 from cl_bench.probes.readout import observe
 from cl_bench.reports.prompts import histograms, last_counts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -93,9 +94,10 @@ def test_match_needs_a_run_and_held_out_examples(tmp_path: Path) -> None:
     assert wrong.startswith("match={") and "every" in wrong
 
 
-def scale_run(root: Path, tag: str, row: str, valid: float, a: float, slow: float = 1.0, seed: int = 0) -> None:
+def scale_run(root: Path, tag: str, row: str, valid: float, a: float, slow: float = 1.0, seed: int = 0, init: str = "w") -> None:
     folder = make_run(root, "sequential", seed, 0.5, f"after,task0,task1\n0,{a},0.1\n1,{a - 0.2},0.8\n", tag=tag)
-    config = yaml.safe_load((folder / "config.yaml").read_text()) | {"row": row, "lr": 0.03, "slow": slow, "match": {"run": None}}
+    config = yaml.safe_load((folder / "config.yaml").read_text()) | {"row": row, "lr": 0.03, "slow": slow}
+    config |= {"match": {"run": "r" if row == "stopped" else None}, "model": {"init": "scratch" if row == "scratch" else init}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "metrics.jsonl").write_text(json.dumps({"after": 0, "on": "task0", "metric": METRIC, "value": valid}) + "\n")
 
@@ -105,6 +107,7 @@ def test_handicapped_is_chosen_on_held_out_examples(tmp_path: Path) -> None:
     scale_run(tmp_path, "stopped", "stopped", 0.7, 0.75)
     scale_run(tmp_path, "full", "pretrained", 0.95, 0.72)  # its test accuracy agrees, but nobody may look at that
     scale_run(tmp_path, "tenth", "pretrained", 0.71, 0.68, slow=0.1)
+    scale_run(tmp_path, "early", "pretrained", 0.7, 0.6, init="w_step30")  # another backbone, which was not handicapped
     found = handicapped.pairs(handicapped.read(collect.read_runs([tmp_path])))
     assert found["protocol"].tolist() == ["stopped", "slowed"]
     assert found["gap"].tolist() == pytest.approx([0.03, -0.04])
@@ -133,14 +136,19 @@ def test_a_preset_tells_which_command_makes_its_backbones(tmp_path: Path) -> Non
     assert check(["experiment=scale/split_cifar10", "offline=true", "row=scratch", f"runtime.outputs={tmp_path}"])[1]
 
 
-def test_the_study_asks_for_what_there_is(tmp_path: Path) -> None:
-    """Every command of `make study` composes; nothing but its backbones is missing."""
+def study() -> ModuleType:
+    """scripts/study.py"""
     spec = importlib.util.spec_from_file_location("study", CONF.parent / "scripts" / "study.py")
     assert spec is not None and spec.loader is not None
-    study = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(study)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_study_asks_for_what_there_is(tmp_path: Path) -> None:
+    """Every command of `make study` composes; nothing but its backbones is missing."""
     told = []
-    for line in study.RUNS:
+    for line in study().RUNS:
         try:
             check([*line.split(), f"runtime.outputs={tmp_path}"])
         except ConfigError as error:

@@ -106,6 +106,16 @@ def test_the_library_is_there(monkeypatch: pytest.MonkeyPatch, data) -> None:
     assert data("python_docs", test_fraction=0.3, test_blocks=None).checksum == english.checksum
 
 
+def test_packages_are_read_as_they_stand(data, error) -> None:
+    """Found by name, not imported."""
+    found = data("python_packages", packages=["json"], test_blocks=None)
+    text = words(found.train.raw) + words(found.test.raw)
+    assert "JSON (JavaScript Object Notation)" in text and "def loads(" in text
+    assert data("python_packages", packages=["json"], test_blocks=None).checksum == found.checksum
+    for name in ("nowhere", "json.decoder", "heapq"):
+        assert f"data.packages: {name} is no installed package" in error(lambda name=name: data("python_packages", packages=[name]))
+
+
 def test_bpe(data, folder: Path, tmp_path: Path, error) -> None:
     library = pytest.importorskip("tokenizers")
     made = data(root=str(folder), tokens="bpe", vocabulary=270, length=8)

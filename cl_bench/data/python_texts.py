@@ -1,14 +1,17 @@
-"""Two text domains that every Python has: the code of its standard library, and the English of its docstrings."""
+"""Text that every installation has: Python's standard library, its code and its docstrings apart, and packages as they stand."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import os
 import sysconfig
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from cl_bench.core.errors import ConfigError
 
 # Tests, what is installed beside the library, and tables of code pages (a seventh of it, and no text).
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "encodings"}
@@ -25,10 +28,33 @@ def stdlib() -> list[tuple[str, Path]]:
     return sorted((path.relative_to(root).as_posix(), path) for path in found)
 
 
-def fingerprint() -> str:
+def packages(names: Sequence[str]) -> list[tuple[str, Path]]:
+    """(name, path) of the files of installed packages, or parts of them such as torch.nn, found without importing them."""
+    found: list[tuple[str, Path]] = []
+    for name in names:
+        top, *rest = name.split(".")
+        spec = importlib.util.find_spec(top)
+        root = Path(next(iter(spec.submodule_search_locations or ())), *rest) if spec and spec.submodule_search_locations else None
+        if root is None or not root.is_dir():
+            raise ConfigError(f"data.packages: {name} is no installed package; name packages that are, such as torch.nn")
+        files = (path for path in root.rglob("*.py") if not LEFT_OUT & set(path.relative_to(root).parts))
+        found += sorted((f"{name}/{path.relative_to(root).as_posix()}", path) for path in files)
+    return found
+
+
+def read(files: Sequence[tuple[str, Path]]) -> list[tuple[str, str]]:
+    """(file, its text)."""
+    found = []
+    for name, path in files:
+        with tokenize.open(path) as file:
+            found.append((name, file.read()))
+    return found
+
+
+def fingerprint(files: Sequence[tuple[str, Path]]) -> str:
     """Of names and contents: distributors patch the library of one version."""
     digest = hashlib.sha256()
-    for name, path in stdlib():
+    for name, path in files:
         digest.update(f"{name}:{hashlib.sha256(path.read_bytes()).hexdigest()};".encode())
     return digest.hexdigest()
 
@@ -65,8 +91,6 @@ def without_docstrings(text: str, tree: ast.Module) -> str:
 
 
 def _parsed() -> Iterator[tuple[str, str, ast.Module]]:
-    """(name, text, tree) of each file that is Python of this version."""
-    for name, path in stdlib():
-        with tokenize.open(path) as file:
-            text = file.read()
+    """(name, text, tree) of the library's files."""
+    for name, text in read(stdlib()):
         yield name, text, ast.parse(text)

@@ -8,7 +8,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
@@ -148,7 +148,7 @@ class PythonSource(TextData):
     text: ClassVar[bool] = True
 
     def fingerprint(self) -> dict[str, object]:
-        return {"python": platform.python_version(), "library": python_texts.fingerprint()}
+        return {"python": platform.python_version(), "library": python_texts.fingerprint(python_texts.stdlib())}
 
     def texts(self) -> tuple[Named, Named | None]:
         return python_texts.source(), None
@@ -163,32 +163,29 @@ class PythonDocs(PythonSource):
         return python_texts.docs(), None
 
 
+class PythonPackages(TextData):
+    """Python files of installed packages as they stand, docstrings and all: another version of one is another text."""
+
+    text: ClassVar[bool] = True
+
+    def __init__(self, *, packages: list[str], **shared: Any):
+        super().__init__(**shared)
+        self.packages = packages
+
+    def fingerprint(self) -> dict[str, object]:
+        return {"files": python_texts.fingerprint(python_texts.packages(self.packages))}
+
+    def texts(self) -> tuple[Named, Named | None]:
+        return python_texts.read(python_texts.packages(self.packages)), None
+
+
 class Hub(TextData):
     """A text data set of Hugging Face's hub, by the names of `datasets.load_dataset`; root: a folder of save_to_disk that has it."""
 
     text: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        root: ExistingPath | None,
-        cache: str,
-        path: str,
-        config: str | None,
-        column: str,
-        train: str,
-        test: str | None,
-        tokens: Literal["bytes", "bpe"],
-        vocabulary: Count | None,
-        tokenizer: str | None,
-        length: Count,
-        test_blocks: Count | None,
-        test_fraction: Share,
-        split_seed: int,
-    ):
-        told = {"tokens": tokens, "vocabulary": vocabulary, "tokenizer": tokenizer, "length": length, "test_blocks": test_blocks}
-        super().__init__(name=name, root=root, cache=cache, test_fraction=test_fraction, split_seed=split_seed, **told)  # type: ignore[arg-type]
+    def __init__(self, *, path: str, config: str | None, column: str, train: str, test: str | None, **shared: Any):
+        super().__init__(**shared)
         self.path, self.config, self.column, self.train, self.test = path, config, column, train, test
 
     def fingerprint(self) -> dict[str, object]:

@@ -12,6 +12,7 @@ from cl_bench.core.errors import ConfigError
 from cl_bench.mistakes import about, fail
 from cl_bench.reports import collect, tables
 from cl_bench.reports.final import beside_published
+from cl_bench.reports.settings import ALONG
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -22,6 +23,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: report/ in the first folder)")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="metrics of summary.csv to put in the table")
     parser.add_argument("--analyses", action="store_true", help="frontier, forgetting at matched accuracy, trend over model sizes")
+    parser.add_argument("--along", choices=ALONG, help="forgetting and its trend along an axis of the scale study")
     parser.add_argument("--patching", action="store_true", help="pairs of strategy=paint beside grids of coefficients, and transfer")
     parser.add_argument("--match", type=float, metavar="B", help="accuracy on the last task, 0 to 1, to match at (with --analyses)")
     parser.error = _refuse  # type: ignore[method-assign]
@@ -65,6 +67,10 @@ def report(options: argparse.Namespace) -> None:
         from cl_bench.reports import analyses
 
         written += analyses.write(runs, given, out, metrics, options.match)
+    if options.along:
+        from cl_bench.reports import along
+
+        written += along.write(runs, options.along, out)
     if options.patching:
         from cl_bench.reports import patching
 

@@ -7,33 +7,43 @@ from pathlib import Path
 
 import matplotlib
 import pandas as pd
-import yaml
 
-from cl_bench.reports import frontier, handicapped, tables
-from cl_bench.reports.collect import AXES, KINDS
+from cl_bench.reports import along, frontier, handicapped, tables
+from cl_bench.reports.collect import AXES, KINDS, LOSS
 from cl_bench.reports.plots import OVERLAPS, STYLE, save
+from cl_bench.reports.settings import described
 from cl_bench.reports.trend import trends
 
-CONVENTIONS = [f"{kind}_{name}" for kind in KINDS for name in ("average_forgetting", "forgetting_last_minus_learned", "forgetting_over_T")]
+CONVENTIONS = {  # name -> what it is
+    "average_forgetting": "best since learned less last, over T-1 tasks",
+    "forgetting_last_minus_learned": "when learned less last, over T-1",
+    "forgetting_over_T": "the first, over T",
+    "forgetting_best_ever": "best at any look less last, over T-1",
+    "forgetting_best_ever_over_T": "the same over all T, the last task with it",
+}
 
 
 def pools(runs: pd.DataFrame, by: Sequence[str] | None) -> tuple[pd.DataFrame, list[str]]:
     """(runs with the column init, columns of a group): those given, else what differs but for the tag, which tells rates and steps.
 
-    scratch and pretrained are never pooled, nor are sizes.
+    scratch, pretrained (by the steps and the data of that, where they differ) and handicapped are never pooled, nor are sizes.
     """
-    sizes = [f"{count:,} parameters" for count in runs["parameters"]]
-    runs = runs.assign(init=[_init(Path(folder)) for folder in runs["folder"]], size=sizes)
+    runs = described(runs)
+    runs = runs.assign(init=_inits(runs), size=[f"{count:,} parameters" for count in runs["parameters"]])
     columns = list(by or [axis for axis in (*AXES, "init") if axis not in ("seed", "tag") and runs[axis].nunique() > 1])
     columns += ["init"] * ("init" not in columns and runs["init"].nunique() > 1)
     mixed = not columns or (runs.groupby(columns)["size"].nunique() > 1).any()
     return runs, columns + ["size"] * bool(mixed)
 
 
-def _init(folder: Path) -> str:
-    """scratch, or pretrained from wherever."""
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    return "scratch" if config.get("model", {}).get("init", "scratch") == "scratch" else "pretrained"
+def _inits(runs: pd.DataFrame) -> pd.Series:
+    """scratch, pretrained, stopped, slowed; `pretrained, 300 steps` or `pretrained, 1/4 of the data` where others are there too."""
+    names, weights = runs["start"], runs["start"] != "scratch"
+    for axis, words in (("pretraining_steps", "{} steps"), ("pretraining_data", "{} of the data")):
+        if runs.loc[weights, axis].nunique() > 1:
+            told = ", " + runs[axis].map(lambda value, words=words: words.format(along.said(value)))
+            names = names + told.where(weights & runs[axis].notna(), "")
+    return names
 
 
 def measured(runs: pd.DataFrame, metrics: Sequence[str] | None) -> tuple[pd.DataFrame, list[str]]:
@@ -58,18 +68,18 @@ def write(runs: pd.DataFrame, by: Sequence[str] | None, out: Path, metrics: Sequ
         with matplotlib.rc_context(STYLE):
             written += save({"frontier": frontier.frontier(points, pool)}, out)
         written += [_csv(points, out / "frontier.csv"), _csv(same, out / "matched_forgetting.csv")]
-        print("forgetting of the first task at matched accuracy on the last task, interpolated along each group's frontier:")
+        print("forgetting of the first task at matched accuracy (or loss) on the last task, interpolated along each group's frontier:")
         shown = same.assign(forgetting=[tables.cell(m, s, n, n) for m, s, n in zip(same["mean"], same["std"], same["n"], strict=True)])
-        tables.show(_rounded(shown)[[*pool, "kind", "task_b_accuracy", "forgetting", "n", "note"]])
+        tables.show(tables.rounded(shown)[[*pool, "kind", "task_b", "forgetting", "n", "note"]])
     sized, asked = measured(runs, metrics)
     over = trends(sized, [column for column in pool if column not in ("model", "size")], asked)
     written.append(_csv(over, out / "trend.csv"))
     print("trend over model sizes (Spearman's rho over runs; 95 % interval from a bootstrap over seeds):")
-    tables.show(_rounded(over))
-    known = [name for name in CONVENTIONS if name in runs]
+    tables.show(tables.rounded(over))
+    known = [name for kind in (*KINDS, LOSS) for c in CONVENTIONS if (name := f"{kind}_{c}") in runs and runs[name].notna().any()]
     conventions = tables.comparison(runs, list(by or tables.differing(runs)), known)
     (out / "forgetting_conventions.md").write_text(tables.markdown(conventions), encoding="utf-8")
-    print("forgetting, every convention: best before less last, over T-1 tasks; when learned less last, over T-1; the first, over T:")
+    print("forgetting, every convention:", *(f"{name.replace('_', ' ')}: {what};" for name, what in CONVENTIONS.items()))
     tables.show(conventions)
     scale = handicapped.read(runs)
     found = handicapped.pairs(scale) if len(scale) else scale
@@ -83,8 +93,3 @@ def write(runs: pd.DataFrame, by: Sequence[str] | None, out: Path, metrics: Sequ
 def _csv(table: pd.DataFrame, path: Path) -> Path:
     table.to_csv(path, index=False)
     return path
-
-
-def _rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """Fractions as text of four digits, an undefined one empty."""
-    return table.assign(**{c: table[c].map(lambda v: "" if pd.isna(v) else f"{v:.4f}") for c in table if table[c].dtype.kind == "f"})

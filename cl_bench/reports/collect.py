@@ -15,7 +15,7 @@ from cl_bench.mistakes import nearest
 AXES = ("scenario", "data", "model", "objective", "strategy", "tag", "seed")
 KINDS = ("class_il", "task_il")
 LOSS = "loss"  # in nats, less is better
-ABOUT = ("parameters", "folder", "reference")  # what else is known of a run
+ABOUT = ("parameters", "folder", "config")  # what else is known of a run
 OF_RUNS = ("run.log", "provenance.json", "metrics.jsonl")  # no other folder with a config.yaml has one of them
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 
@@ -46,11 +46,11 @@ def read_run(folder: Path) -> dict[str, object]:
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"{folder} is not a readable run ({reason}). Repair it or move it away.") from error
-    return {**axes, "parameters": parameters, "folder": str(folder), "reference": config.get("reference"), **metrics.to_dict()}
+    return {**axes, "parameters": parameters, "folder": str(folder), "config": config, **metrics.to_dict()}
 
 
 def read_runs(paths: Sequence[Path]) -> pd.DataFrame:
-    """One row a finished run: axes, parameters, folder, then every metric of its summary.csv."""
+    """One row a finished run: axes, parameters, folder, config, then every metric of its summary.csv."""
     finished, unfinished = find_folders(paths)
     if not finished:
         given = ", ".join(str(path) for path in paths)

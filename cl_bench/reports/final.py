@@ -13,7 +13,8 @@ from cl_bench.reports.tables import cell, ordered
 
 def beside_published(runs: pd.DataFrame, by: Sequence[str]) -> Iterator[pd.DataFrame]:
     """One table a stream of which figures are cited: a reference is of the tasks of its own stream."""
-    for _, group in runs[runs["reference"].notna()].groupby(["scenario", "data"], sort=False):
+    cited = runs[[bool(config.get("reference")) for config in runs["config"]]]
+    for _, group in cited.groupby(["scenario", "data"], sort=False):
         yield final_accuracy(group, by)
 
 
@@ -28,7 +29,7 @@ def final_accuracy(runs: pd.DataFrame, by: Sequence[str], kind: str = "class_il"
         cells = {task: cell(float(row.mean()), float(row.std(ddof=1)), n, n) for task, row in last.iterrows()}
         lines.append({head: label, **cells, "n": str(n)})
     tasks = [column for column in lines[0] if column not in (head, "n")]
-    cited = {label: values for reference in runs["reference"] for label, values in (reference or {}).items()}
+    cited = {label: values for config in runs["config"] for label, values in (config.get("reference") or {}).items()}
     for label, values in cited.items():
         lines.append({head: label, **{t: f"{v:.4f}" for t, v in zip(tasks, values, strict=True)}, "n": "published"})
     return pd.DataFrame(lines, columns=[head, *tasks, "n"])

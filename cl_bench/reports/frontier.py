@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cl_bench.reports.collect import KINDS, read_matrix
+from cl_bench.reports.collect import KINDS, LOSS, read_matrix
 from cl_bench.reports.plots import finish, groups, panels_of
 from cl_bench.reports.tables import ordered
 
@@ -24,11 +24,11 @@ Values = NDArray[np.float64]
 def points(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """One row a run, kind and moment at which both tasks were looked at: columns of by, tag, seed, kind, after, final, a, b, forgetting.
 
-    a, b: accuracy on the first and the last task then; forgetting: a when it was first looked at, less a then.
+    a, b: accuracy (or loss) on the first and the last task then; forgetting: what a has lost (or risen) since its first look.
     """
     found = []
     for _, run in runs.iterrows():
-        for kind in KINDS:
+        for kind in (*KINDS, LOSS):
             matrix = read_matrix(Path(run["folder"]), kind)
             if matrix is None or matrix.shape[1] < 2:
                 continue
@@ -36,9 +36,14 @@ def points(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
             learned = a.dropna().iloc[0] if len(matrix) > 1 and a.notna().any() else math.nan  # joint is looked at once
             for after in matrix.index[a.notna() & b.notna()]:
                 place = {"kind": kind, "after": after, "final": after == matrix.index[-1]}
-                at = {"a": a[after], "b": b[after], "forgetting": learned - a[after]}
+                at = {"a": a[after], "b": b[after], "forgetting": sign(kind) * (learned - a[after])}
                 found.append({**run[list(dict.fromkeys([*by, "tag", "seed"]))].to_dict(), **place, **at})
     return pd.DataFrame(found)
+
+
+def sign(kind: str) -> int:
+    """Of losses less is better."""
+    return -1 if kind == LOSS else 1
 
 
 def non_dominated(a: Values, b: Values) -> NDArray[np.bool_]:
@@ -49,24 +54,32 @@ def non_dominated(a: Values, b: Values) -> NDArray[np.bool_]:
 
 def mark(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """The points with a column `frontier`: not dominated within their group and kind."""
-    parts = [part.assign(frontier=non_dominated(part["a"].to_numpy(), part["b"].to_numpy())) for _, part in table.groupby([*by, "kind"])]
+    parts = [part.assign(frontier=non_dominated(*_better(part))) for _, part in table.groupby([*by, "kind"])]
     return pd.concat(parts).sort_index()
+
+
+def _better(part: pd.DataFrame) -> tuple[Values, Values]:
+    """(a, b) of one kind, more is better."""
+    by = sign(part["kind"].iloc[0])
+    return by * part["a"].to_numpy(), by * part["b"].to_numpy()
 
 
 def frontier(table: pd.DataFrame, by: Sequence[str]) -> Figure:
     """Every point, hollow where the run went on after it; a line through the non-dominated ones of each group."""
-    figure, panels = panels_of(KINDS, "accuracy on the first task (%)", "accuracy on the last task (%)")
+    kinds = [kind for kind in (*KINDS, LOSS) if (table["kind"] == kind).any()]
+    unit, scale = (("loss", "nats"), 1) if kinds == [LOSS] else (("accuracy", "%"), 100)
+    figure, panels = panels_of(kinds, "{} on the first task ({})".format(*unit), "{} on the last task ({})".format(*unit))
     for kind, axes in panels.items():
         for label, group, style in groups(table, by):
             group = group[group["kind"] == kind].sort_values("b")
             if group.empty:
                 continue
             best = group[group["frontier"]]
-            axes.plot(100 * best["b"], 100 * best["a"], color=style["color"], linestyle=style["linestyle"], lw=1.5)
+            axes.plot(scale * best["b"], scale * best["a"], color=style["color"], linestyle=style["linestyle"], lw=1.5)
             axes.plot([], [], label=label, color=style["color"], linestyle="none", marker=style["marker"])
             for _, at in group.iterrows():
                 look = {"marker": style["marker"], "color": style["color"], "alpha": 1 if at["frontier"] else 0.35}
-                axes.plot(100 * at["b"], 100 * at["a"], markersize=6, markerfacecolor=None if at["final"] else "white", **look)
+                axes.plot(scale * at["b"], scale * at["a"], markersize=6, markerfacecolor=None if at["final"] else "white", **look)
         axes.plot([], [], color="0.4", lw=1.5, label="not dominated")
         if not table["final"].all():
             axes.plot([], [], color="0.4", linestyle="none", marker="o", markerfacecolor="white", label="before the end")
@@ -74,7 +87,7 @@ def frontier(table: pd.DataFrame, by: Sequence[str]) -> Figure:
 
 
 def matched(table: pd.DataFrame, by: Sequence[str], target: float | None) -> pd.DataFrame:
-    """Forgetting of the first task where accuracy on the last one is `target`; None: the best that every group and seed reaches.
+    """Forgetting of the first task where accuracy (or loss) on the last one is `target`; None: the best that every group and seed reaches.
 
     One row a group and kind; per seed linear interpolation between the non-dominated final points of its runs, which differ
     in learning rate, steps or whatever else the group pools. `note` says why a figure is missing.
@@ -82,20 +95,23 @@ def matched(table: pd.DataFrame, by: Sequence[str], target: float | None) -> pd.
     final = table[table["final"] & table["forgetting"].notna()]
     lines = []
     for kind, part in final.groupby("kind", sort=False):
-        aim = part.groupby([*by, "seed"])["b"].max().min() if target is None else target
+        reached = (sign(kind) * part["b"]).groupby([part[column] for column in (*by, "seed")]).max()
+        aim = reached.min() if target is None else sign(kind) * target
         for key, group in ordered(part, by).groupby(list(by), sort=False):
             spans = [_frontier(runs) for _, runs in group.groupby("seed")]
             values = np.array([np.interp(aim, b, lost) for b, lost in spans if b[0] <= aim <= b[-1]])
             mean, std = values.mean() if len(values) else math.nan, values.std(ddof=1) if len(values) > 1 else math.nan
             lack = [b for b, _ in spans if not b[0] <= aim <= b[-1]]
-            ends = f"{min(b[0] for b in lack):.3f} to {max(b[-1] for b in lack):.3f}" if lack else ""
+            ends = " to ".join(f"{abs(end):.3f}" for end in (min(b[0] for b in lack), max(b[-1] for b in lack))) if lack else ""
             note = f"no figure for {len(lack)} of {len(spans)} seeds: frontier from {ends}; add rates or steps" if lack else ""
-            figures = {"task_b_accuracy": aim, "mean": mean, "std": std, "n": len(values), "note": note}
+            figures = {"task_b": sign(kind) * aim, "mean": mean, "std": std, "n": len(values), "note": note}
             lines.append({**dict(zip(by, key)), "kind": kind, **figures})
-    return pd.DataFrame(lines, columns=[*by, "kind", "task_b_accuracy", "mean", "std", "n", "note"])
+    return pd.DataFrame(lines, columns=[*by, "kind", "task_b", "mean", "std", "n", "note"])
 
 
 def _frontier(runs: pd.DataFrame) -> tuple[Values, Values]:
-    """(accuracy on the last task, rising; forgetting) of the non-dominated runs, equal ones averaged."""
-    best = runs[non_dominated(runs["a"].to_numpy(), runs["b"].to_numpy())].groupby("b")["forgetting"].mean()
+    """(accuracy on the last task, or loss with a minus, rising; forgetting) of the non-dominated runs, equal ones averaged."""
+    a, b = _better(runs)
+    kept = non_dominated(a, b)
+    best = runs["forgetting"][kept].groupby(b[kept]).mean()
     return best.index.to_numpy(), best.to_numpy()

@@ -12,29 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from cl_bench.reports.collect import read_matrix
+from cl_bench.reports.settings import described
 from cl_bench.reports.tables import cell, ordered
 
-KEYS = ["scenario", "data", "model", "rate", "seed"]  # what a scratch run and its handicapped twin share
+KEYS = ["scenario", "data", "model", "rate", "finetuning_steps", "seed"]  # what a scratch run and its handicapped twin share
 VALID = "valid_task_il"  # of match.py
 
 
 def read(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a run of conf/experiment/scale: KEYS, row, slow, and accuracies: held-out and test on A, forgetting of A, test on B."""
+    """One row a run of conf/experiment/scale: KEYS, init, start, slow; accuracy on A, held-out and test, forgetting of A, test on B."""
     found = []
-    for _, run in runs.iterrows():
+    for _, run in described(runs).iterrows():
         folder = Path(run["folder"])
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         matrix = read_matrix(folder, "task_il")
-        if "row" not in config or "match" not in config or matrix is None:
+        if "row" not in run["config"] or "match" not in run["config"] or matrix is None:
             continue
-        names = {**run[["scenario", "data", "model", "seed"]].to_dict(), "rate": config["lr"], "row": config["row"], "slow": config["slow"]}
         a = matrix.iloc[:, 0]
         test = {"a": a.iloc[0], "forgetting": a.iloc[0] - a.iloc[-1], "b": matrix.iloc[-1, -1]}
+        names = {**run[[*KEYS, "start", "slow"]].to_dict(), "init": run["config"]["model"]["init"]}
         found.append({**names, "valid": held_out(folder), **test})
-    return pd.DataFrame(found)
+    return pd.DataFrame(found).fillna({"finetuning_steps": 0})  # of runs that count epochs
 
 
 def held_out(folder: Path) -> float:
@@ -46,10 +45,11 @@ def held_out(folder: Path) -> float:
 def pairs(table: pd.DataFrame) -> pd.DataFrame:
     """One row a scratch run and protocol: both runs' figures, chosen on held-out examples alone."""
     found = []
-    for _, scratch in table[table["row"] == "scratch"].iterrows():
+    for _, scratch in table[table["start"] == "scratch"].iterrows():
         same = table[(table[KEYS] == scratch[KEYS]).all(axis=1)]
-        stopped, slowed = same[same["row"] == "stopped"], same[same["row"] == "pretrained"]
-        for protocol, runs in (("stopped", stopped), ("slowed", slowed if slowed["slow"].nunique() > 1 else slowed[:0])):
+        several = same["init"].isin(same.loc[same["start"] == "slowed", "init"])  # the backbone that was tried at several rates
+        slowed = same[several & same["start"].isin(["slowed", "pretrained"])]
+        for protocol, runs in (("stopped", same[same["start"] == "stopped"]), ("slowed", slowed)):
             if len(runs):
                 found.append(_pair(scratch, runs.loc[(runs["valid"] - scratch["valid"]).abs().idxmin()], protocol))
     return pd.DataFrame(found)
@@ -65,7 +65,7 @@ def _pair(scratch: Mapping[str, Any], twin: Mapping[str, Any], protocol: str) ->
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:
     """Mean ± sample std over seeds; gap: task-A accuracy on the test, handicapped less scratch."""
-    by = ["scenario", "data", "model", "protocol", "rate"]
+    by = ["scenario", "data", "model", "protocol", "rate", "finetuning_steps"]
     columns = [c for c in found if c not in (*KEYS, "protocol")]
     lines = []
     for key, group in ordered(found, by).groupby(by, sort=False):

@@ -39,15 +39,19 @@ def groups(runs: pd.DataFrame, by: Sequence[str]) -> list[tuple[str, pd.DataFram
 
 
 def looks(keys: Sequence[Sequence[object]], by: Sequence[str]) -> list[dict[str, Any]]:
-    """How each series is drawn: a strategy has its colour, whatever else differs has a line style and moves the marker on."""
-    at = by.index("strategy") if "strategy" in by and len(by) > 1 else None
+    """How each series is drawn: a strategy (else a model) has its colour, whatever else differs has a line style.
+
+    The marker is the strategy's, moved on by what else differs; where models have the colours it is of what else differs alone.
+    """
+    lead = next((column for column in ("strategy", "model") if column in by and len(by) > 1), None)
+    at = None if lead is None else by.index(lead)
     names = [str(key if at is None else key[at]) for key in keys]
     others = [str("" if at is None else [*key[:at], *key[at + 1 :]]) for key in keys]
     colour, line = ({name: i for i, name in enumerate(dict.fromkeys(found))} for found in (names, others))
     return [
         {
             "color": COLOURS[colour[name] % len(COLOURS)],
-            "marker": MARKERS[(colour[name] + line[other]) % len(MARKERS)],
+            "marker": MARKERS[(line[other] + (0 if lead == "model" else colour[name])) % len(MARKERS)],
             "linestyle": LINES[(line[other] + colour[name] // len(COLOURS)) % len(LINES)],
         }
         for name, other in zip(names, others, strict=True)

@@ -68,6 +68,11 @@ def comparison(runs: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] | N
     return table.assign(n=numbers["n"])
 
 
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Fractions as text of four digits, an undefined one empty."""
+    return table.assign(**{c: table[c].map(lambda v: "" if pd.isna(v) else f"{v:.4f}") for c in table if table[c].dtype.kind == "f"})
+
+
 def title(column: str) -> str:
     """class_il_average_accuracy -> class-IL average accuracy; a task's own name stays."""
     words = re.sub("^loss_", "loss ", column.replace("class_il", "class-IL").replace("task_il", "task-IL"))
@@ -98,7 +103,7 @@ def tex(table: pd.DataFrame) -> str:
 def write(runs: pd.DataFrame, by: Sequence[str], out: Path, metrics: Sequence[str] | None = None) -> list[Path]:
     """runs.csv (one row a run) and table.{csv,md,tex} (one row a group)."""
     table = comparison(runs, by, metrics)
-    runs.drop(columns=["folder", "reference"]).to_csv(out / "runs.csv", index=False)
+    runs.drop(columns=["folder", "config"]).to_csv(out / "runs.csv", index=False)
     aggregate(runs, by, metrics).to_csv(out / "table.csv", index=False)
     (out / "table.md").write_text(markdown(table), encoding="utf-8")
     (out / "table.tex").write_text("% needs \\usepackage{booktabs}\n" + tex(table), encoding="utf-8")
