@@ -29,7 +29,8 @@ class FeatureMaps(MomentProbe):
         modules = [name for name, _ in learner.network.get_submodule("backbone").named_modules() if name]
         if self.layer not in modules:
             raise ConfigError(f"probe.feature_maps.layer={self.layer} is no module of the backbone; {nearest(self.layer, modules)}")
-        self.raw = next(iter(held_out.values())).raw[: self.images].to(learner.device)
+        raw = next(iter(held_out.values())).raw
+        self.raw = raw[:: max(1, len(raw) // self.images)][: self.images].to(learner.device)  # of several classes: they may be in order
         if self.maps(learner).ndim != 3:
             raise ConfigError(f"probe.feature_maps.layer={self.layer} has no maps [channels, height, width]; name a block such as layer2")
 
@@ -52,8 +53,8 @@ class FeatureMaps(MomentProbe):
         assert moment.learner is not None
         images = [*self.raw.float().mean(1).cpu(), *self.maps(moment.learner).cpu()]
         figure = Figure(figsize=(1.2 * len(self.raw), 2.6), layout="constrained")
-        for axes, image in zip(figure.subplots(2, len(self.raw), squeeze=False).flatten(), images, strict=True):
-            axes.imshow(image.numpy(), cmap="viridis")
+        for number, (axes, image) in enumerate(zip(figure.subplots(2, len(self.raw), squeeze=False).flatten(), images, strict=True)):
+            axes.imshow(image.numpy(), cmap="gray" if number < len(self.raw) else "viridis")
             axes.set_axis_off()
         (moment.folder / "probes").mkdir(exist_ok=True)
         figure.savefig(moment.folder / "probes" / f"maps_after{moment.after}.png", dpi=100)
@@ -86,7 +87,9 @@ class Landscape(MomentProbe):
         (folder / f"landscape_after{moment.after}.csv").write_text("\n".join(lines) + "\n")
         figure = Figure(figsize=(4, 3.4), layout="constrained")
         axes = figure.subplots()
-        figure.colorbar(axes.contourf(steps.numpy(), steps.numpy(), table.cpu().numpy(), 20), label="loss (nats)")
+        figure.colorbar(axes.contourf(steps.numpy(), steps.numpy(), table.T.cpu().numpy(), 20), label="loss (nats)")
+        axes.plot(0, 0, "k+")  # the weights
+        axes.set(xlabel="first direction", ylabel="second direction")
         figure.savefig(folder / f"landscape_after{moment.after}.png", dpi=100)
         border = torch.cat([table[0], table[-1], table[1:-1, 0], table[1:-1, -1]])
         yield moment.row(WHOLE, "landscape_rise", border.mean() - table[self.points // 2, self.points // 2])
