@@ -71,7 +71,13 @@ def _execute(config: Config, folder: RunFolder, stop: Stop, progress: Progress) 
     stream = strategy.arrange(original, config["seed"])
     learner, weights = make_learner(config, stream, fabric)
     first = stream.experiences[0].train.raw[:1].to(fabric.device)
-    learner.view(first, torch.Generator(fabric.device))  # a view says itself what images it cannot take
+    seen = learner.view(first, torch.Generator(fabric.device))  # a view says itself what images it cannot take
+    wanted = input_shape(config["model"], stream)[0]
+    if not stream.is_text and seen.shape[1] != wanted:
+        raise ConfigError(
+            f"the view gives images of {seen.shape[1]} channels and the model takes {wanted}; "
+            f"set model.channels={seen.shape[1]}, or give view.mean and view.std one number"
+        )
     strategy.prepare(learner, stream)
     plan = Plan(**{key: config["train"][key] for key in ("batch_size", "epochs", "steps", "renew_optimizer")})
     looks = make_looks(config, learner, original)

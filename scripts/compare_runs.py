@@ -1,8 +1,8 @@
 """How alike finished runs are, two by two: `python scripts/compare_runs.py outputs/split_cifar100 [--out FILE]`.
 
 l2: distance of their final backbones (runtime.save_backbone=true). cka_<layer>: linear CKA of their final features on the same
-test images, mean over tests (probe=[...,cka]). One row a pair of rows of the sweep, mean and sample std over pairs of runs;
-a run is never compared with itself. Writes pairs.csv there too.
+test images, mean over tests (probe=[...,cka]). One row a pair of rows of the sweep, mean and sample std over pairs of runs of
+different seeds: those of one seed began from the same weights. Writes pairs.csv there too.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def main() -> int:
     rows = []
     for a, b in combinations(runs, 2):
         names = sorted(f"{run['objective']}_{run['strategy']}" for run in (a, b))
-        shared = all(a[axis] == b[axis] for axis in ("scenario", "data", "model", "tag"))
+        shared = all(a[axis] == b[axis] for axis in ("scenario", "data", "model", "tag")) and a["seed"] != b["seed"]
         found = compare(Path(str(a["folder"])), Path(str(b["folder"]))) if shared else {}
         if found:
             rows.append({"data": a["data"], "one": names[0], "other": names[1], **found})
     if not rows:
         return fail(
-            f"{options.folder} has no two runs of one scenario with backbones or features kept; "
+            f"{options.folder} has no two runs of one scenario and different seeds with backbones or features kept; "
             "run them with runtime.save_backbone=true or probe=[knn,cka]"
         )
     table = pd.DataFrame(rows)

@@ -153,6 +153,22 @@ def source():
 
 
 @pytest.fixture
+def view():
+    """view(name, **changes), as conf/view/<name>.yaml says it."""
+    from omegaconf import OmegaConf
+
+    from cl_bench.build import build
+    from cl_bench.cli import CONF
+    from cl_bench.resolve import load
+
+    def make(name, **changes):
+        settings = OmegaConf.to_container(load(name, {file.stem: file for file in (CONF / "view").glob("*.yaml")}), resolve=True)
+        return build({**settings, **changes}, ["cl_bench."])
+
+    return make
+
+
+@pytest.fixture
 def error():
     """error(call): the one line of the ConfigError that it raises."""
     from cl_bench.core.errors import ConfigError

@@ -17,7 +17,7 @@ JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 SETTINGS = {
     **{"size": None, "crop": "resized", "scale": [0.2, 1.0], "ratio": [3 / 4, 4 / 3], "interpolation": "bilinear", "padding": 4},
     **{"flip": 0.5, "jitter": JITTER, "jitter_chance": 0.8, "grey_chance": 0.2, "blur": [0.1, 2.0], "blur_kernel": 7},
-    **{"blur_chance": 0.5, "mean": [0.0], "std": [1.0]},
+    **{"blur_chance": 0.5, "centre": 1.0, "mean": [0.0], "std": [1.0]},
 }
 
 

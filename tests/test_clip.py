@@ -17,7 +17,6 @@ from torch import Tensor, nn
 import cl_bench.run
 from cl_bench.checks import problems
 from cl_bench.core.stop import Stop
-from cl_bench.data.views import Scaled
 from cl_bench.folder import RunFolder
 from cl_bench.models import clip
 from cl_bench.objectives.zero_shot import TextHead
@@ -141,13 +140,13 @@ def test_with_the_package() -> None:
     assert backbone(torch.zeros(1, 3, 224, 224)).shape == (1, dim) and weight.shape == (2, dim)
 
 
-def test_view_of_clip() -> None:
+def test_view_of_clip(view) -> None:
     raw = torch.randint(0, 256, (3, 3, 10, 10)).to(torch.uint8)
-    view = Scaled(mean=[0.1, 0.2, 0.3], std=[1.0, 2.0, 4.0], smallest=0.25)
-    plain = view(raw, None)
+    clip = view("clip", scale=[0.25, 1.0], mean=[0.1, 0.2, 0.3], std=[1.0, 2.0, 4.0])
+    plain = clip(raw, None)
     torch.testing.assert_close(plain[:, 2], (raw[:, 2] / 255 - 0.3) / 4)
-    torch.testing.assert_close(view(raw[:, :1], None)[:, 1], (raw[:, 0] / 255 - 0.2) / 2)  # grey
-    drawn = view(raw, torch.Generator().manual_seed(0))
-    assert drawn.shape == plain.shape and not torch.equal(drawn, plain)
-    flat = torch.full((4, 3, 10, 10), 99, dtype=torch.uint8)  # a square of one colour has that colour: nothing from outside
-    torch.testing.assert_close(view(flat, torch.Generator().manual_seed(1))[:, :, 3:7, 3:7], view(flat, None)[:, :, 3:7, 3:7])
+    torch.testing.assert_close(clip(raw[:, :1], None)[:, 1], (raw[:, 0] / 255 - 0.2) / 2)  # grey
+    drawn = clip(raw, torch.Generator().manual_seed(0))
+    assert drawn.shape == plain.shape == clip(raw[:, :1], torch.Generator()).shape and not torch.equal(drawn, plain)
+    flat = torch.full((4, 3, 10, 10), 99, dtype=torch.uint8)  # a part of one colour has that colour: nothing from outside
+    torch.testing.assert_close(clip(flat, torch.Generator().manual_seed(1)), clip(flat, None))

@@ -93,9 +93,8 @@ def test_composes_and_binds(group: str, name: str) -> None:
         more = ["row=scratch"]  # so do these
     if group == "tuned" and name.startswith("l2p/"):  # of experiment=l2p/offline
         more = [f"strategy={name.removeprefix('l2p/')}"]
-    elif group == "tuned" and name.startswith("ucl/"):  # <objective>_<strategy>
-        objective = next(o for o in sorted(choices("objective"), key=len, reverse=True) if name.startswith(f"ucl/{o}_"))
-        more = [f"objective={objective}", f"strategy={name.removeprefix(f'ucl/{objective}_')}", "view=ssl"]
+    elif group == "tuned" and name.startswith("ucl/"):  # <objective or data>_<strategy>
+        more = [f"strategy={next(s for s in sorted(choices('strategy'), key=len, reverse=True) if name.endswith(f'_{s}'))}"]
     elif group == "tuned":  # offline/<stream>_<strategy>
         scenario = next(f"offline/{c}" for c in sorted(choices("scenario/offline"), key=len) if name.startswith(f"offline/{c}_"))
         more = [f"scenario={scenario}", f"strategy={name.removeprefix(f'{scenario}_')}"]

@@ -112,6 +112,7 @@ def test_mistakes_of_the_configuration(command: str, tmp_path: Path) -> None:
 LATE = {  # told by libraries, or by the data, after they are imported
     "objective=simsiam train.batch_size=8": ["probe.knn.k=200", "probe.knn.k_rule=cap"],
     "objective=simsiam data.size=1 probe.knn.k=2": ["view.scale=[0.2, 1.0]", "1 x 1 pixels"],
+    "view=clip": ["the view gives images of 3 channels and the model takes 1", "model.channels=3"],
     "train=adam +train.optimizer.betas=[2,3]": ["torch.optim.Adam", "betas=[2, 3]", "correct"],
     "model=vit_nano model.heads=5": ["model.heads=5", "divide the width"],
     "scenario.valid_fraction=0.99": ["task0", "no training examples", "scenario.valid_fraction"],

@@ -16,7 +16,7 @@ from cl_bench.core.types import Examples, Experience
 from cl_bench.data.resident import in_memory
 from cl_bench.probes.carry import FineTune, OutOfDistribution
 from cl_bench.probes.collapse import Collapse
-from cl_bench.probes.knn import KNN, Linear, logistic, votes
+from cl_bench.probes.knn import KNN, Linear, Logistic, votes
 from cl_bench.probes.moment import Held, Moment
 from cl_bench.probes.pictures import FeatureMaps, Landscape
 from cl_bench.scenarios.few import Few
@@ -43,7 +43,7 @@ def test_knn_is_scikit_learns() -> None:
 def test_linear_is_scikit_learns() -> None:
     (x, y), (queries, _) = clouds(300, 4, 1), clouds(50, 4, 2)
     x, queries = x.double(), queries.double()
-    ours = logistic(x, y, 6, 0.01, 200)(queries)
+    ours = Logistic(x, y, 6, 0.01, 200)(queries)
     scaled = ((x - x.mean(0)) / x.std(0)).numpy(), ((queries - x.mean(0)) / x.std(0)).numpy()
     theirs = LogisticRegression(C=1 / (0.01 * 300), tol=1e-8, max_iter=2000).fit(scaled[0], y.numpy())
     assert np.abs(ours.softmax(1)[:, :4].numpy() - theirs.predict_proba(scaled[1])).max() < 1e-4
@@ -149,7 +149,7 @@ def test_pictures_and_spread(make_learner, make_stream, tmp_path, error) -> None
     with torch.inference_mode():
         probe = Landscape(points=3, reach=0.5, images=6)
         found = rows(probe, made, stream)
-    assert set(found) == {("all", "landscape_rise")} and len((tmp_path / "probes/landscape.csv").read_text().splitlines()) == 10
+    assert set(found) == {("all", "landscape_rise")} and len((tmp_path / "probes/landscape_after2.csv").read_text().splitlines()) == 10
     assert all(torch.equal(a, b) for a, b in zip(weights, learner.parameters, strict=True))
     middle = probe.losses(learner, 0)[1, 1]
     learner.network.backbone[0].weight.data.mul_(3)

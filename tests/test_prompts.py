@@ -14,8 +14,6 @@ from test_l2p import l2p, network
 
 from cl_bench.cli import check
 from cl_bench.core.errors import ConfigError
-from cl_bench.data.views import ResizedCrop
-from cl_bench.overrides import CONF
 from cl_bench.probes.prompts import Prompts
 from cl_bench.probes.readout import observe
 from cl_bench.reports.prompts import histograms, last_counts
@@ -79,19 +77,18 @@ def test_a_vote_of_one_is_refused(line: str) -> None:
         check(["strategy=l2p_jax", "model=vit_nano", line])
 
 
-def test_random_parts_of_images() -> None:
-    settings = {"mean": 0.0, "std": 1.0, "smallest": 0.25, "ratios": [0.75, 1.3333], "flip": True, "centre": 1.0}
+def test_random_parts_of_images(view) -> None:
     across = torch.arange(0, 256, 8).to(torch.uint8).expand(200, 1, 32, 32)
-    view = ResizedCrop(**settings)
-    torch.testing.assert_close(view(across, None), across / 255)
-    x = view(across, torch.Generator().manual_seed(0))
-    assert torch.equal(x, view(across, torch.Generator().manual_seed(0)))
+    part = view("resized_crop", scale=[0.25, 1.0], centre=1.0)
+    torch.testing.assert_close(part(across, None), across / 255)
+    x = part(across, torch.Generator().manual_seed(0))
+    assert torch.equal(x, part(across, torch.Generator().manual_seed(0)))
     slope = (x[:, 0, 16, 24] - x[:, 0, 16, 8]) * 255 / (16 * 8)  # the width of the part, below 0 where it is mirrored
     torch.testing.assert_close(x[:, :, 5], x[:, :, 20])  # rows are alike in the image, and so in its parts
     assert 0.4 < float((slope < 0).float().mean()) < 0.6
     assert 0.4 < float(slope.abs().min()) < 0.55 and 0.9 < float(slope.abs().max()) <= 1.001
-    half = ResizedCrop(**(settings | {"centre": 0.5}))(across, None)[0, 0, 16]
-    assert float(half[0]) * 255 == pytest.approx(8 * 7.75, abs=0.5)
+    half = view("resized_crop", centre=0.5)(across, None)[0, 0, 16]
+    assert float(half[0]) * 255 == pytest.approx(8 * 8, abs=0.5)  # nothing from outside the part
 
 
 def test_imagenet_r(tmp_path, picture, source, error) -> None:

@@ -7,6 +7,7 @@ import random
 
 import pytest
 import torch
+from test_conf import composed
 from torch import nn
 
 from cl_bench.core.learner import Network
@@ -122,7 +123,7 @@ def test_collapse_is_told(error) -> None:
     line = torch.randn(64, 1, generator=rng) @ torch.randn(1, 8, generator=rng)
     point = torch.ones(64, 8) + 1e-4 * fine
     say = {name: objective.warning(Output(fine.sum(), x)) for name, x in (("fine", fine), ("line", line), ("point", point))}
-    assert say["fine"] == "" and "effective rank of the features is 1" in say["line"] and "spread" in say["point"]
+    assert say["fine"] == "" and "collapse: effective rank 1 is below 1.5" in say["line"] and "spread" in say["point"]
     assert effective_rank(torch.eye(16) * 3).item() == pytest.approx(15, rel=0.01)  # one direction is the mean's
     assert spread(fine).item() == pytest.approx(1, abs=0.1)
     assert "gives no logits" in error(lambda: objective.targets(None))
@@ -137,7 +138,7 @@ def test_a_projector_stands_before_the_logits() -> None:
 LIGHT = {
     **{"size": None, "crop": "resized", "scale": [0.5, 1.0], "ratio": [0.8, 1.2], "interpolation": "bicubic", "padding": 0, "flip": 0.5},
     **{"jitter": dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0), "jitter_chance": 0.0, "grey_chance": 0.0},
-    **{"blur": [0.1, 2.0], "blur_kernel": 3, "blur_chance": 0.0, "mean": [0.0], "std": [1.0]},
+    **{"blur": [0.1, 2.0], "blur_kernel": 3, "blur_chance": 0.0, "centre": 1.0, "mean": 0.0, "std": 1.0},
 }
 
 
@@ -171,6 +172,36 @@ def test_lump_mixes_what_the_paper_mixes(learner, make_stream, monkeypatch, buff
         old = made.views(data.raw[:4][order])
     for found, new, then in zip(seen[1], views, old, strict=True):
         assert torch.allclose(found, lam * new + (1 - lam) * then, atol=1e-6)
+
+
+def test_lump_mixes_the_losses_of_labels_too(make_learner, make_network, make_stream) -> None:
+    """lam of the new labels' cross-entropy and 1 - lam of the old ones', on the mixed images (1710.09412)."""
+    made, stream = make_learner(make_network()), make_stream()
+    lump = LUMP(memory_size=4, alpha=5.0, buffer_view="ssl", light=light)
+    lump.prepare(made, stream)
+    data = stream.experiences[0].train
+    lump.after_step(made, Batch(data.raw[:4], data.y[:4], 0), Output(torch.zeros(()), torch.zeros(4, 4), views=[]))
+    made.reseed("step", 0, 1)
+    output = lump.loss(made, Batch(data.raw[4:8], data.y[4:8], 0))
+    made.reseed("step", 0, 1)
+    order = torch.randperm(4, generator=made.rng)
+    lam = random.Random(int(torch.randint(1 << 62, (), generator=made.rng))).betavariate(5.0, 5.0)
+    logits = made.network((lam * data.raw[4:8].double() + (1 - lam) * data.raw[:4][order]) / 255)
+    expected = 0.0
+    for row, new, old in zip(logits, data.y[4:8], data.y[:4][order], strict=True):
+        log = row - row.exp().sum().log()
+        expected -= (lam * log[new] + (1 - lam) * log[old]) / 4
+    assert output.loss.item() == pytest.approx(expected.item(), abs=1e-9) and 0.1 < lam < 0.9
+
+
+def test_remembered_images_are_on_the_scale_of_the_runs_view() -> None:
+    """Of every preset of the paper, and where the view is of another kind."""
+    for line in (["experiment=ucl/cifar10"], ["experiment=ucl/offline"], ["view=centred"], ["view=plain"]):
+        for strategy in ("lump", "der_light"):
+            config = composed(*line, f"strategy={strategy}")
+            light, view = config["strategy"]["light"], config["view"]
+            assert (light["mean"], light["std"]) == (view["mean"], view["std"]) and light["size"] == view.get("size")
+            assert light["scale"] == [0.08, 1.0] and light["jitter_chance"] == 0 and light["interpolation"] == "bicubic"
 
 
 def test_a_memory_deals_without_replacement(make_stream) -> None:

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from cl_bench.build import build
 from cl_bench.core.types import Examples
 from cl_bench.data.resident import Dataset, in_memory
-from cl_bench.data.variants import Variant
+from cl_bench.data.variants import FirstClasses, Inked, Variant
 from cl_bench.overrides import CONF
 from cl_bench.resolve import resolve
 
@@ -87,6 +87,20 @@ def test_variants(error) -> None:
     assert few.train.y.tolist() == [0, 0, 1, 1] and len(few.test) == 2 and turned.num_classes == 2
     assert len({d.checksum for d in (small(), turned, inverted, few)}) == 4
     assert "a class of 3; give less" in error(variant(train_per_class=4))
+
+
+def test_the_first_classes(error) -> None:
+    one = FirstClasses(name="one", num_classes=1, source=small)()
+    assert (len(one.train), len(one.test), one.num_classes) == (3, 1, 1) and torch.equal(one.train.raw, small().train.raw[:3])
+    assert "data.num_classes=3: small has 2 classes" in error(FirstClasses(name="v", num_classes=3, source=small))
+
+
+def test_characters_as_light_ink() -> None:
+    dark = torch.full((1, 1, 5, 5), 200, dtype=torch.uint8)
+    dark[..., 2, 2], dark[..., 2, 3], dark[..., 0, 0] = 100, 150, 216  # the edge's mean is 201.6: corners count twice
+    for raw in (dark, 255 - dark):
+        found = Inked(name="i", num_classes=1, source=lambda raw=raw: in_memory("d", *[Examples(raw, torch.zeros(1).long())] * 2, 1))()
+        assert found.train.raw[0, 0, 2].tolist() == [4, 4, 255, 130, 4] and found.train.raw[0, 0, 0, 0] == 0
 
 
 def test_a_row_of_data_sets_reads_defaults_lists_as_hydra_does() -> None:

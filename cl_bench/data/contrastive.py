@@ -1,4 +1,4 @@
-"""Two random views of an image for self-supervision, drawn on the device for the whole batch at once."""
+"""Random crops, flips, colours and blurs as a view, drawn on the device for the whole batch at once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Augmented:
     """Crop, flip, colour jitter, grey and blur with torchvision's distributions, each with its own chance; rng None draws nothing.
 
     crop: `resized` is RandomResizedCrop(size, scale, ratio), `shifted` is RandomCrop(padding). size: of what comes out, null as
-    the data. jitter: how far brightness, contrast, saturation (about 1) and hue (about 0) go. blur: sigmas. mean and std: one
-    number, or one a channel.
+    the data; centre: share of the sides that is seen where nothing is drawn. jitter: how far brightness, contrast, saturation
+    (about 1) and hue (about 0) go. blur: sigmas. mean and std: one number, or one a channel, to which grey is repeated.
     """
 
     def __init__(
@@ -39,8 +39,9 @@ class Augmented:
         blur: list[Positive],
         blur_kernel: Count,
         blur_chance: Fraction,
-        mean: list[float],
-        std: list[Positive],
+        centre: Fraction,
+        mean: float | list[float],
+        std: Positive | list[Positive],
     ):
         for name, pair in (("scale", scale), ("ratio", ratio), ("blur", blur)):
             if len(pair) != 2 or pair[0] > pair[1]:
@@ -55,22 +56,23 @@ class Augmented:
         self.padding, self.flip = padding, flip
         self.jitter, self.jitter_chance, self.grey_chance = dict(jitter), jitter_chance, grey_chance
         self.blur, self.blur_kernel, self.blur_chance = blur, blur_kernel, blur_chance
-        self.mean, self.std = mean, std
+        self.centre = centre
+        self.mean, self.std = (list(v) if isinstance(v, Sequence) else [v] for v in (mean, std))
 
     def __call__(self, raw: Tensor, rng: torch.Generator | None) -> Tensor:
         b, c, h, w = raw.shape
         size = (self.size or h, self.size or w)
         self._refuse(c, h, w, size)
         mean, std = (torch.tensor(v, device=raw.device)[:, None, None] for v in (self.mean, self.std))
-        out = torch.empty(b, c, *size, device=raw.device)
+        out = torch.empty(b, max(c, len(mean), len(std)), *size, device=raw.device)
         drawn = None if rng is None else self._numbers(b, h, w, rng, raw.device)
         for part, turn in self._parts(b, drawn, raw.device):
             x = raw[part].to(out.dtype)
             if drawn is None:
-                x = along(self._whole(x, h, size[0]) / 255, x, self._whole(x, w, size[1]))
+                x = self._still(x, size)
             else:
                 x = self._augment(x, size, {name: numbers[..., part] for name, numbers in drawn.items()}, turn)
-            out[part] = x.sub_(mean).div_(std)
+            out[part] = (x if x.shape[1] == out.shape[1] else x.repeat(1, out.shape[1], 1, 1)).sub_(mean).div_(std)
         return out
 
     def _parts(self, b: int, drawn: Mapping[str, Tensor] | None, device: torch.device) -> list[tuple[Any, int | None]]:
@@ -122,10 +124,17 @@ class Augmented:
             x = along(rows, x, columns)
         return x
 
-    def _whole(self, x: Tensor, source: int, size: int) -> Tensor:
-        """[B, size, source] of a line that is resized and nothing else."""
-        zero = x.new_zeros(len(x))
-        return resampling(zero, zero + source, source, size, "bilinear")
+    def _still(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """x [B, C, H, W] of 0 to 255 -> [B, C, *size] of 0 to 1, nothing drawn."""
+        if (*x.shape[2:], self.centre) == (*size, 1):
+            return x.div_(255)
+        rows, columns = (self._whole(x, *sides, self.centre) for sides in zip(x.shape[2:], size, strict=True))
+        return along(rows / 255, x, columns)
+
+    def _whole(self, x: Tensor, source: int, size: int, share: float = 1.0) -> Tensor:
+        """[B, size, source] of a line whose middle share is resized and nothing else."""
+        length = x.new_full((len(x),), share * source)
+        return resampling((source - length) / 2, length, source, size, "bilinear")
 
     def _factors(self, draw: Tensor, still: Tensor) -> Tensor:
         """Of ColorJitter [4, B] from uniform numbers [4, B]; where `still`, such as change nothing."""
@@ -149,5 +158,5 @@ class Augmented:
                 f"give {2 * min(size) - 1} or less, or view.blur_chance=0"
             )
         for name in ("mean", "std"):
-            if len(getattr(self, name)) not in (1, c):
+            if c > 1 and len(getattr(self, name)) not in (1, c):
                 raise ConfigError(f"view.{name}={list(getattr(self, name))}: the images have {c} channels; give one number, or {c}")

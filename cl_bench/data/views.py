@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -10,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cl_bench.core.kinds import Fraction, Positive, Share, Whole
+from cl_bench.core.kinds import Whole
 
 View = Callable[[Tensor, torch.Generator | None], Tensor]
 
@@ -60,54 +59,6 @@ class CropFlip:
         padded = F.pad(x, [self.padding] * 4)
         image = torch.arange(b, device=x.device)[:, None, None]
         return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-class Scaled:
-    """Mean and standard deviation a channel; each image a random square of `smallest` to all of its area, at its own size (CLIP's)."""
-
-    def __init__(self, *, mean: list[float], std: list[Positive], smallest: Fraction):
-        self.mean, self.std, self.smallest = mean, std, smallest
-
-    def __call__(self, raw: Tensor, rng: torch.Generator | None) -> Tensor:
-        x = raw.to(torch.get_default_dtype()).div_(255)
-        x = (x - x.new_tensor(self.mean)[:, None, None]) / x.new_tensor(self.std)[:, None, None]
-        if rng is None or self.smallest == 1:
-            return x
-        area, across, down = torch.rand(3, len(x), generator=rng, device=x.device, dtype=x.dtype)
-        side = (self.smallest + (1 - self.smallest) * area).sqrt()
-        zero = torch.zeros_like(side)
-        rows = [torch.stack([side, zero, (1 - side) * (2 * across - 1)], 1), torch.stack([zero, side, (1 - side) * (2 * down - 1)], 1)]
-        return F.grid_sample(
-            x, F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False), mode="bicubic", align_corners=False
-        )
-
-
-class ResizedCrop:
-    """Each image's random part of area `smallest` to 1 and width to height within `ratios`, at the image's own size; rng None: the centre.
-
-    As torchvision's RandomResizedCrop, but a part too wide or too high is cut to the image instead of drawn again.
-    """
-
-    def __init__(self, *, mean: float, std: float, smallest: Share, ratios: list[Positive], flip: bool, centre: Fraction):
-        self.plain, self.smallest, self.flip, self.centre = Plain(mean=mean, std=std), smallest, flip, centre
-        self.low, self.high = (math.log(ratio) for ratio in ratios)
-
-    def __call__(self, raw: Tensor, rng: torch.Generator | None) -> Tensor:
-        x = self.plain(raw, rng)
-        b = len(x)
-        if rng is None:
-            size, middle = torch.full((2, b), self.centre, device=x.device), torch.zeros(2, b, device=x.device)
-        else:
-            u = torch.rand(5, b, generator=rng, device=x.device)
-            side, ratio = (self.smallest + (1 - self.smallest) * u[0]).sqrt(), (self.low + (self.high - self.low) * u[1]).exp().sqrt()
-            size = torch.stack([side * ratio, side / ratio]).clamp(max=1)
-            middle = (2 * u[2:4] - 1) * (1 - size)
-            if self.flip:
-                size[0] *= torch.where(u[4] < 0.5, -1.0, 1.0)
-        turn = torch.zeros(b, 2, 3, device=x.device)
-        turn[:, 0, 0], turn[:, 1, 1], turn[:, :, 2] = size[0], size[1], middle.t()
-        grid = F.affine_grid(turn.to(x), list(x.shape), align_corners=False)
-        return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 class Tokens:

@@ -46,13 +46,9 @@ class Pairs:
         return network.features(view)  # type: ignore[operator]
 
     def warning(self, output: Output) -> str:
-        found = (float(spread(output.outputs)), float(effective_rank(output.outputs)))
-        low = [
-            (n, v, b) for n, v, b in zip(("spread", "effective rank"), found, (self.least_spread, self.least_rank), strict=True) if v < b
-        ]
-        return "".join(f"warning: {name} of the features is {value:.3g}, below {bound:g}: they collapse; " for name, value, bound in low)[
-            :-2
-        ]
+        found = (("spread", spread, self.least_spread), ("effective rank", effective_rank, self.least_rank))
+        low = [f"{name} {value:.3g} is below {b:g}" for name, measure, b in found if (value := float(measure(output.outputs))) < b]
+        return f"warning: the features collapse: {', '.join(low)}" if low else ""
 
 
 class Behind(nn.Module):

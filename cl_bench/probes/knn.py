@@ -96,16 +96,16 @@ class Linear(Banks):
         assert moment.learner is not None
         banks = {held.on: self.bank(moment, held.on) for held in moment.held}
         every, labels = (torch.cat(parts) for parts in zip(*banks.values(), strict=True))
-        whole = logistic(every, labels, self.num_classes, self.decay, self.iterations)
+        whole = Logistic(every, labels, self.num_classes, self.decay, self.iterations)
         for held in moment.held:
             found, (bank, y) = held.features[PENULTIMATE].float(), banks[held.on]
             own = moment.learner.network.own
-            told = logistic(own(bank, held.task), y, self.num_classes, self.decay, self.iterations)
+            told = Logistic(own(bank, held.task), y, self.num_classes, self.decay, self.iterations)
             yield moment.row(held.on, "linear_task", (told(own(found, held.task)).argmax(1) == held.y).double().mean())
             yield moment.row(held.on, "linear_all", (whole(found).argmax(1) == held.y).double().mean())
 
 
-class logistic:  # noqa: N801 - called like a function, and what it gives like another
+class Logistic:
     """Fitted on x [N, D], y [N]; a call gives logits [M, C], classes never seen the lowest."""
 
     def __init__(self, x: Tensor, y: Tensor, num_classes: int, decay: float, iterations: int):

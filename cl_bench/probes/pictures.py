@@ -29,7 +29,8 @@ class FeatureMaps(MomentProbe):
         modules = [name for name, _ in learner.network.get_submodule("backbone").named_modules() if name]
         if self.layer not in modules:
             raise ConfigError(f"probe.feature_maps.layer={self.layer} is no module of the backbone; {nearest(self.layer, modules)}")
-        self.raw = next(iter(held_out.values())).raw[: self.images].to(learner.device)
+        raw = next(iter(held_out.values())).raw
+        self.raw = raw[:: max(1, len(raw) // self.images)][: self.images].to(learner.device)  # of several classes: they may be in order
         if self.maps(learner).ndim != 3:
             raise ConfigError(f"probe.feature_maps.layer={self.layer} has no maps [channels, height, width]; name a block such as layer2")
 
@@ -52,8 +53,8 @@ class FeatureMaps(MomentProbe):
         assert moment.learner is not None
         images = [*self.raw.float().mean(1).cpu(), *self.maps(moment.learner).cpu()]
         figure = Figure(figsize=(1.2 * len(self.raw), 2.6), layout="constrained")
-        for axes, image in zip(figure.subplots(2, len(self.raw), squeeze=False).flatten(), images, strict=True):
-            axes.imshow(image.numpy(), cmap="viridis")
+        for number, (axes, image) in enumerate(zip(figure.subplots(2, len(self.raw), squeeze=False).flatten(), images, strict=True)):
+            axes.imshow(image.numpy(), cmap="gray" if number < len(self.raw) else "viridis")
             axes.set_axis_off()
         (moment.folder / "probes").mkdir(exist_ok=True)
         figure.savefig(moment.folder / "probes" / f"maps_after{moment.after}.png", dpi=100)
@@ -61,9 +62,9 @@ class FeatureMaps(MomentProbe):
 
 
 class Landscape(MomentProbe):
-    """Loss of the first task around the final weights, along two random directions scaled filter by filter (1712.09913), of a
-    randomly initialised linear classifier (2110.06976): probes/landscape.csv and .png; landscape_rise is how far the border lies
-    above the middle."""
+    """Loss of the first task around the weights, when it was learned and at the end, along two random directions scaled filter by
+    filter (1712.09913), of a randomly initialised linear classifier (2110.06976), both the same at both moments:
+    probes/landscape_after<k>.csv and .png; landscape_rise is how far the border lies above the middle."""
 
     def __init__(self, *, points: Count, reach: Positive, images: Count):
         self.points, self.reach, self.images = points, reach, images
@@ -74,19 +75,22 @@ class Landscape(MomentProbe):
         self.num_classes = stream.num_classes
 
     def __call__(self, moment: Moment) -> Iterator[Row]:
-        if not moment.last or moment.learner is None:
+        if not (moment.last or moment.after == moment.held[0].learned):
             return
+        assert moment.learner is not None
         from matplotlib.figure import Figure
 
         table, steps = self.losses(moment.learner, moment.seed), torch.linspace(-self.reach, self.reach, self.points)
         lines = ["a,b,loss", *(f"{a:.4f},{b:.4f},{table[i, j]:.6f}" for i, a in enumerate(steps) for j, b in enumerate(steps))]
         folder = moment.folder / "probes"
         folder.mkdir(exist_ok=True)
-        (folder / "landscape.csv").write_text("\n".join(lines) + "\n")
+        (folder / f"landscape_after{moment.after}.csv").write_text("\n".join(lines) + "\n")
         figure = Figure(figsize=(4, 3.4), layout="constrained")
         axes = figure.subplots()
-        figure.colorbar(axes.contourf(steps.numpy(), steps.numpy(), table.cpu().numpy(), 20), label="loss (nats)")
-        figure.savefig(folder / "landscape.png", dpi=100)
+        figure.colorbar(axes.contourf(steps.numpy(), steps.numpy(), table.T.cpu().numpy(), 20), label="loss (nats)")
+        axes.plot(0, 0, "k+")  # the weights
+        axes.set(xlabel="first direction", ylabel="second direction")
+        figure.savefig(folder / f"landscape_after{moment.after}.png", dpi=100)
         border = torch.cat([table[0], table[-1], table[1:-1, 0], table[1:-1, -1]])
         yield moment.row(WHOLE, "landscape_rise", border.mean() - table[self.points // 2, self.points // 2])
 

@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from cl_bench.core.errors import ConfigError
 from cl_bench.core.kinds import Count, NonNegative
 from cl_bench.core.learner import Learner, View
-from cl_bench.core.types import Batch, Output
+from cl_bench.core.types import Batch, Output, Stream
 from cl_bench.strategies.rehearsal import Rehearsal
 
 
@@ -27,6 +28,11 @@ class DER(Rehearsal):
     ):
         super().__init__(memory=memory, memory_size=memory_size, batch_size=batch_size)
         self.alpha, self.light = alpha, light
+
+    def prepare(self, learner: Learner, stream: Stream) -> None:
+        if stream.is_text and self.light is not None:
+            raise ConfigError("strategy.light is a view of images, and text is seen as it is; use strategy=der, or strategy.light=null")
+        super().prepare(learner, stream)
 
     def terms(self, learner: Learner, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         if not len(self.memory) or not self.alpha:
