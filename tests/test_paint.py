@@ -167,7 +167,7 @@ def test_rows_hold_every_measurement_and_survive(monkeypatch: pytest.MonkeyPatch
     segments, searches = (pd.read_csv(tmp_path / "whole" / f"{name}.csv") for name in ("segments", "searches"))
     assert not segments.duplicated(["after", "on", "part", "coefficient"]).any()
     assert set(segments["on"][segments["after"] == 2]) == {"task0", "task1", "task2"} and set(segments["part"]) == {"valid", "test"}
-    assert len(searches) == 1 + 1 + 1 + 2  # each task against all that is known, and against each
+    assert len(searches) == 1 + 1 + 2  # each task against all that is known, and against each
     for _, row in searches.iterrows():
         names = [*row["kept"].split("+"), *row["new"].split("+")]
         found = segments[(segments["after"] == row["after"]) & (segments["part"] == "valid") & segments["on"].isin(names)]

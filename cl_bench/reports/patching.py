@@ -12,7 +12,7 @@ import pandas as pd
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.interpolation.search import quasiconvex
-from cl_bench.reports import tables
+from cl_bench.reports import patching_tasks, tables
 from cl_bench.reports.trend import spearman
 
 GRIDS = (11, 21)
@@ -53,8 +53,6 @@ def pairs(segments: pd.DataFrame, searches: pd.DataFrame) -> pd.DataFrame:
             if (row["folder"], row["after"], name, part) in measured
         }
         lines.append(_pair(row, names, curves))
-    if not lines:
-        raise ConfigError("no pair was searched for alone in these runs; run them with strategy.pairs=true strategy.survey=21")
     return pd.DataFrame(lines)
 
 
@@ -119,20 +117,30 @@ def _pearson(x: pd.Series, y: pd.Series) -> float:
 
 
 def write(runs: pd.DataFrame, out: Path) -> list[Path]:
-    """Tables and figures; the summary on the terminal."""
+    """Tables and figures; what is short also on the terminal."""
     from cl_bench.reports import patching_plots
     from cl_bench.reports.plots import save
 
     segments, searches = read(runs)
+    written = []
+    tasks = patching_tasks.accuracies(runs)
+    if not tasks.empty:
+        written += _table(tasks, patching_tasks.table(tasks), out, "patching_tasks")
     found = pairs(segments, searches)
+    if found.empty:
+        print("note: no pair was searched for alone, so there is no table of pairs; run with strategy.pairs=true strategy.survey=21.")
+        return written
     short = summary(found)
     found.to_csv(out / "patching_pairs.csv", index=False)
-    short.to_csv(out / "patching_summary.csv", index=False)
     flat = short.T.reset_index().map(lambda v: f"{v:.4g}" if isinstance(v, float) else str(v))
     flat.columns = ["figure", *(f"group {n}" for n in range(1, flat.shape[1]))]
-    (out / "patching_summary.md").write_text(tables.markdown(flat), encoding="utf-8")
-    tables.show(flat)
-    return [
-        *(out / f"patching_{name}" for name in ("pairs.csv", "summary.csv", "summary.md")),
-        *save(patching_plots.figures(segments, found), out),
-    ]
+    written += [out / "patching_pairs.csv", *_table(short, flat, out, "patching_summary")]
+    return written + save(patching_plots.figures(segments, found), out)
+
+
+def _table(numbers: pd.DataFrame, shown: pd.DataFrame, out: Path, name: str) -> list[Path]:
+    """The numbers as .csv; what is shown as .md, and on the terminal."""
+    numbers.to_csv(out / f"{name}.csv", index=False)
+    (out / f"{name}.md").write_text(tables.markdown(shown), encoding="utf-8")
+    tables.show(shown)
+    return [out / f"{name}.csv", out / f"{name}.md"]
