@@ -67,6 +67,7 @@ def test_a_pair_by_hand(tmp_path: Path) -> None:
             found[f"gain{count}_percent"] == pytest.approx(100 * (1 - found["value"] / values[best])) and found[f"gain{count}_percent"] > 0
         )
         assert found[f"test_new_loss_grid{count}"] == pytest.approx(losses("new", best, 0) + 0.01)
+        assert found[f"test_value_grid{count}"] == pytest.approx(values[best] + 0.01 / 0.5 + 0.01 / 2)
     assert found["test_kept_accuracy_chosen"] == pytest.approx(1 - losses("old", found["coefficient"], 0) / 4)
     accuracy = {k / 10: losses("old", k / 10, 0) + losses("new", k / 10, 0) for k in range(11)}
     assert found["by_accuracy"] == pytest.approx(min(accuracy, key=accuracy.__getitem__))
@@ -92,6 +93,10 @@ def test_summary_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert short[f"median_gain_{count}"][0] == pytest.approx(pairs[f"gain{count}_percent"].median())
     assert short["pearson_transfer"][0] == pytest.approx(pairs["gradient_similarity"].corr(pairs["transfer"]))
     assert short["spearman_transfer"][0] == pytest.approx(pairs["gradient_similarity"].corr(pairs["transfer"], method="spearman"))
+    assert short["test_below_11"][0] == short["below_11"][0] == 3  # tests lose 0.01 more everywhere
+    tests = pd.read_csv(tmp_path / "out" / "patching_tests.csv").set_index("coefficient by")
+    assert list(tests.index) == ["search", "11-point grid", "21-point grid", "accuracy, 11-point grid"]
+    assert tests.loc["11-point grid", "kept accuracy"] == pytest.approx(pairs["test_kept_accuracy_grid11"].mean(), abs=1e-4)
     names = {p.name for p in (tmp_path / "out").glob("patching_*.png")}
     assert names == {f"patching_{n}.png" for n in ("curves_loss", "curves_accuracy", "frontier", "transfer")}
     assert "below_11" in capsys.readouterr().out
