@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import cl_bench.run
 from cl_bench.cli import CONF, check
+from cl_bench.core.errors import DivergenceError
 from cl_bench.core.stop import Stop
 from cl_bench.folder import RunFolder
 from cl_bench.resolve import resolve
@@ -58,6 +59,15 @@ def test_mistakes_about_tasks_and_coefficients(command: str, tmp_path: Path, err
     message = error(lambda: cl_bench.run.execute(composed(*command.split()), RunFolder(tmp_path / "run"), Stop()))
     assert not [word for word in BEFORE_TRAINING[command] if word not in message], message
     assert not any(tmp_path.iterdir())
+
+
+def test_a_loss_that_is_not_finite_along_the_way(tmp_path: Path) -> None:
+    far = ("strategy.extrapolate=true", "strategy.high=1e38", "strategy.search=grid", "strategy.points=2")
+    with pytest.raises(DivergenceError) as caught:
+        cl_bench.run.execute(composed(*far), RunFolder(tmp_path / "run"), Stop())
+    message = str(caught.value)
+    assert "the loss of task0 is" in message and "at coefficient 1e+38" in message and "narrow strategy.low and strategy.high" in message
+    assert "\n" not in message
 
 
 def test_weights_of_another_shape(tmp_path: Path, error) -> None:
