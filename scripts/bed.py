@@ -39,6 +39,7 @@ from cl_bench.strategies.icarl import ICaRL
 from cl_bench.strategies.l2p import L2P
 from cl_bench.strategies.lwf import LwF
 from cl_bench.strategies.mas import MAS
+from cl_bench.strategies.memory import LOTS
 from cl_bench.strategies.packnet import PackNet
 from cl_bench.strategies.pnn import PNN, Tap
 from cl_bench.strategies.rehearsal import Rehearsal
@@ -175,7 +176,7 @@ def _memory(strategy: Rehearsal, view: PlainView) -> bare_methods.Memory:
     if strategy.keeps_outputs:
         columns["outputs"] = found["outputs"]
     if strategy.kind == "balanced":
-        return bare_methods.Balanced(columns, found["key"])
+        return bare_methods.Balanced(columns, found["key"] % LOTS / LOTS)
     return bare_methods.Memory(columns, strategy.memory.num_seen)
 
 

@@ -20,11 +20,12 @@ STREAMS = ("split_digits", "split_mnist5k", "split_fashion_mnist", "permuted_mni
 SPACES = {  # strategy -> (what is searched, from, to)
     "ewc": ("strength", 1.0, 1e6),
     "ewc_online": ("strength", 1.0, 1e6),
-    "si": ("strength", 0.01, 100),
+    "si": ("strength", 0.01, 1e4),
     "mas": ("strength", 0.01, 100),
     "lwf": ("strength", 0.1, 30),
-    "der": ("alpha", 0.03, 3),
-    "derpp": ("alpha", 0.03, 3),
+    "der": ("alpha", 0.03, 30),
+    "derpp": ("alpha", 0.03, 30),
+    "er_ewc": ("parts.ewc.strength", 1.0, 1e6),
 }
 TASK_FREE = ("der", "derpp")
 TUNED = Path(__file__).parents[1] / "conf/tuned/offline"
@@ -41,7 +42,9 @@ def search(stream: str, strategy: str, trials: int) -> None:
     best = re.search(r"best of (\d+): ([\d.]+), (.+)", done.stdout)
     if best is None:
         sys.exit(done.stderr)
-    value = yaml.safe_load((Path(best[3]) / "config.yaml").read_text())["strategy"][name]
+    value = yaml.safe_load((Path(best[3]) / "config.yaml").read_text())["strategy"]
+    for key in name.split("."):
+        value = value[key]
     TUNED.mkdir(parents=True, exist_ok=True)
     lost = re.search(r"error: (\d+) of \d+ runs failed", done.stderr)
     (TUNED / f"{stream}_{strategy}.yaml").write_text(
@@ -49,7 +52,7 @@ def search(stream: str, strategy: str, trials: int) -> None:
         f"# {name} of {strategy} on {stream}, MLP: mean of class- and task-incremental accuracy {best[2]} on held-out training examples.\n"
         f"# Found {date.today()}, best of {best[1]} trials, of which {lost[1] if lost else 0} diverged; seed 100:\n"
         f"#   python -m cl_bench {shlex.join(words)}\n"
-        f"strategy: {{{name}: {value:.4g}}}\n"
+        f"strategy: {{{name.replace('.', ': {')}: {value:.4g}{'}' * name.count('.')}}}\n"
     )
     print(f"{stream} {strategy}: {name} {value:.4g}, {best[2]}", flush=True)
 

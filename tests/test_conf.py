@@ -12,10 +12,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from cl_bench.build import build
-from cl_bench.checks import NODES, OF_MODEL, _targets, problems
+from cl_bench.checks import NODES, OF_MODEL, problems
 from cl_bench.cli import CONF, GROUPS, check, choices
 from cl_bench.core.errors import ConfigError
 from cl_bench.resolve import resolve
+from cl_bench.rules import targets
 from cl_bench.signatures import class_flag
 
 EVERY = [(group, name) for group in GROUPS for name in choices(group)]
@@ -109,7 +110,7 @@ def test_says_what_it_is(group: str, name: str) -> None:
 def flags_of(name: str) -> frozenset[str]:
     """All of a strategy that the rules across groups look at."""
     flags = ("needs_boundaries", "needs_classes", "needs_logits")
-    return frozenset(f for f in flags for target in _targets(composed(f"strategy={name}")["strategy"]) if class_flag(target, f))
+    return frozenset(f for f in flags for target in targets(composed(f"strategy={name}")["strategy"]) if class_flag(target, f))
 
 
 @pytest.mark.parametrize("name", sorted({flags_of(name): name for name in choices("strategy")}.values()))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from cl_bench.strategies.memory import Balanced, Reservoir
+from cl_bench.strategies.memory import LOTS, Balanced, Reservoir
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_reservoir_draws_only_what_is_there(make_stream, fill) -> None:
     assert torch.equal(copy.y, fill(8, 30, [7], 0).y) and copy.num_seen == 30 and len(copy) == 8
 
 
-def kept_by_hand(keys: list[float], classes: list[int], size: int) -> set[int]:
+def kept_by_hand(keys: list[int], classes: list[int], size: int) -> set[int]:
     """Rounds: each class gives its next lowest key; the last round, where not all fit, its lowest keys first."""
     queues = {c: sorted((k, n) for n, k in enumerate(keys) if classes[n] == c) for c in set(classes)}
     kept: list[int] = []
@@ -95,7 +95,7 @@ def test_balanced_keeps_what_the_rule_keeps_whatever_the_batches(make_stream, po
         raw = place.to(torch.uint8)[:, None, None, None].expand(-1, 1, 3, 3)
         memory.add(raw, torch.tensor(classes)[place], place, rng, place[:, None].float().expand(-1, 2))
         n, turn = n + take, turn + 1
-        keys = torch.rand(count, generator=torch.Generator().manual_seed(3), dtype=torch.float64).tolist()
+        keys = torch.randint(LOTS, (count,), generator=torch.Generator().manual_seed(3)).tolist()
         kept = memory.task[: len(memory)].tolist()
         assert set(kept) == kept_by_hand(keys[:n], classes[:n], 7) and len(kept) == len(set(kept)) == min(n, 7)
     assert memory.y[: len(kept)].tolist() == [classes[n] for n in kept]

@@ -10,6 +10,9 @@ from torch import Tensor
 from cl_bench.core.errors import ConfigError
 from cl_bench.core.types import Stream
 
+LOT_BITS = 40  # two of 2**40 lots are hardly ever equal
+LOTS = 2**LOT_BITS
+
 
 class Reservoir:
     """Every example of the stream so far is kept with the same chance (Vitter 1985, algorithm R).
@@ -41,18 +44,19 @@ class Reservoir:
             return
         to = self.place(torch.tensor(list(winners.keys())))
         source = self.place(torch.tensor(list(winners.values())))
-        self.write(to, source, {"raw": raw, "y": y, "task": task, "outputs": outputs})
+        new = {"raw": raw, "y": y, "task": task, "outputs": outputs}
+        self.write(to, {k: v.index_select(0, source) if isinstance(v, Tensor) else v for k, v in new.items()})
 
     def place(self, numbers: Tensor) -> Tensor:
         """On the device, without waiting for it."""
         return numbers.to(self.device, non_blocking=True)
 
-    def write(self, to: Tensor, source: Tensor, new: dict[str, Any]) -> None:
-        """Slots `to` take the new examples at `source`."""
+    def write(self, to: Tensor, new: dict[str, Any]) -> None:
+        """Slots `to` take the new examples."""
         for name, column in self.columns.items():
             value = new[name]  # the index_ functions are the same as [], in half the time
             if isinstance(value, Tensor):
-                column.index_copy_(0, to, value.index_select(0, source).to(column.dtype))
+                column.index_copy_(0, to, value.to(column.dtype))
             else:
                 column.index_fill_(0, to, value)
 
@@ -79,7 +83,7 @@ class Reservoir:
 class Balanced(Reservoir):
     """Classes share the memory evenly, each by a uniform sample of its examples (aim of 2010.05595's balanced reservoir).
 
-    Each example draws a lasting key; it ranks among its class by key, and the `size` lowest (rank, key) stay. That
+    Each example draws a lasting lot; it ranks among its class by lot, and the `size` lowest (rank, lot) stay. That
     depends neither on batches nor on counts, so the device decides alone: rejected writes go to a spare slot.
     """
 
@@ -87,23 +91,29 @@ class Balanced(Reservoir):
         one_of_each("a balanced memory", size, stream)
         super().__init__(size + 1, stream, device, like)
         self.size = size
-        self.columns["key"] = torch.zeros(size + 1, dtype=torch.float64, device=device)
+        self.columns["key"] = torch.zeros(size + 1, dtype=torch.int64, device=device)  # class * LOTS + lot: one sort orders by both
 
     def add(self, raw: Tensor, y: Tensor, task: Tensor | int, rng: torch.Generator, outputs: Tensor | None = None) -> None:
-        held, fresh = len(self), self.place(torch.rand(len(y), generator=rng, dtype=torch.float64))
+        key = self.place(torch.randint(LOTS, (len(y),), generator=rng)).add(y, alpha=LOTS)
+        new = {"raw": raw, "y": y, "task": task, "outputs": outputs, "key": key}
+        held, room = len(self), max(0, self.size - self.num_seen)
         self.num_seen += len(y)
-        key, label = torch.cat([self.columns["key"][:held], fresh]), torch.cat([self.y[:held], y])
-        order = (label + key).argsort()  # class by class, each by its keys
-        label = label.index_select(0, order)
-        rank = torch.arange(len(order), device=self.device) - torch.searchsorted(label, label)
-        last = (rank + key.index_select(0, order)).topk(max(0, len(order) - self.size), sorted=False).indices
-        leaves = order.index_select(0, last)
-        # Slots that are free, the lowest first; then the spare one, as often as a new example does not stay.
-        free = torch.arange(held, min(held + len(y), self.size), device=self.device)
-        to = torch.cat([free, leaves.where(leaves < held, self.size)]).sort().values
-        gone = torch.zeros(len(order), dtype=torch.uint8, device=self.device).index_fill_(0, leaves, 1)
-        source = gone[held:].argsort(stable=True)  # those that stay come first
-        self.write(to, source, {"raw": raw, "y": y, "task": task, "outputs": outputs, "key": fresh})
+        if room:
+            first = {k: v[:room] if isinstance(v, Tensor) else v for k, v in new.items()}
+            self.write(torch.arange(held, len(self), device=self.device), first)
+            new = {k: v[room:] if isinstance(v, Tensor) else v for k, v in new.items()}
+        if len(y) > room:
+            self.write(self._slots(key[room:]), new)
+
+    def _slots(self, key: Tensor) -> Tensor:
+        """Of a full memory: where each new example goes, the spare slot if it does not stay."""
+        keys, order = torch.cat([self.columns["key"][: self.size], key]).sort()
+        label = keys >> LOT_BITS
+        rank = torch.arange(len(keys), device=self.device) - torch.searchsorted(label, label)
+        leaves = order.index_select(0, keys.add(rank - label, alpha=LOTS).topk(len(key), sorted=False).indices)
+        free = leaves.clamp(max=self.size).sort().values  # as many held examples leave as new ones stay; then the spare slot
+        stays = torch.ones(len(keys), dtype=torch.bool, device=self.device).index_fill_(0, leaves, False)[self.size :]
+        return torch.full_like(key, self.size).masked_scatter_(stays, free)
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
         return super().draw(count, rng)[:-1]  # without the key
