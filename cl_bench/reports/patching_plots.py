@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
@@ -62,7 +64,11 @@ def frontier(segments: pd.DataFrame, searches: pd.DataFrame) -> Figure:
     table, reached = shown(segments), chosen(segments, searches)
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    looks = {"before": {"markerfacecolor": None}, "after": {"markerfacecolor": "white"}, "chosen": {"marker": "*", "markersize": 13}}
+    looks: dict[str, dict[str, Any]] = {
+        "before": {"markerfacecolor": None},
+        "after": {"markerfacecolor": "white"},
+        "chosen": {"marker": "*", "markersize": 13},
+    }
     for i, (name, part) in enumerate(table.groupby("patched", sort=False)):
         new, kept = (part[part["role"] == role].groupby("coefficient")["accuracy"].mean() for role in ("new", "kept"))
         kept, here = kept.reindex(new.index), reached[reached["patched"] == name].groupby("role")["accuracy"].mean()
