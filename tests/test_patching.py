@@ -14,7 +14,7 @@ from test_reports import make_run
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.interpolation.search import Settings, search
-from cl_bench.reports import collect, patching, patching_tasks
+from cl_bench.reports import collect, patching, patching_plots, patching_tasks
 from cl_bench.reports.__main__ import main
 
 SCALES = {"old": 0.5, "new": 2.0}
@@ -100,6 +100,14 @@ def test_summary_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     names = {p.name for p in (tmp_path / "out").glob("patching_*.png")}
     assert names == {f"patching_{n}.png" for n in ("curves_loss", "curves_accuracy", "frontier", "transfer")}
     assert "below_11" in capsys.readouterr().out
+
+
+def test_the_chosen_point_is_that_of_the_first_search() -> None:
+    """The later ones are of pairs, and move nothing; tests stand for the tasks where they were measured."""
+    searches = pd.DataFrame({"folder": "f", "after": 1, "coefficient": [0.2, 0.3]})
+    rows = [(part, a, 10 * a + (part == "test")) for part in ("valid", "test") for a in (0.1, 0.2, 0.3)]
+    segments = pd.DataFrame([{"folder": "f", "after": 1, "part": part, "coefficient": a, "accuracy": y} for part, a, y in rows])
+    assert patching_plots.chosen(segments, searches)["accuracy"].tolist() == [3.0]
 
 
 def test_what_is_kept_by_hand(tmp_path: Path) -> None:
