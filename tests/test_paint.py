@@ -173,6 +173,8 @@ def test_rows_hold_every_measurement_and_survive(monkeypatch: pytest.MonkeyPatch
         found = segments[(segments["after"] == row["after"]) & (segments["part"] == "valid") & segments["on"].isin(names)]
         for a in map(float, row["points"].split()):
             assert (found["coefficient"] == a).sum() == len(names)
+        chosen = segments[(segments["after"] == row["after"]) & (segments["coefficient"] == row["coefficient"])]
+        assert set(names) <= set(chosen["on"][chosen["part"] == "test"])
     seconds = pd.read_json(tmp_path / "whole" / "seconds.json")
     assert len(seconds) == len(searches) and (seconds["seconds"] > 0).all()
 
