@@ -158,7 +158,7 @@ def test_paint_equals_its_twin(make_learner, make_stream, train, mode: str, norm
 
 def test_rows_hold_every_measurement_and_survive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runs = Runs(monkeypatch)
-    config = configure("paint", "plain", "strategy.pairs=true", "strategy.survey=5", "strategy.tests=true", "strategy.supported=[task0]")
+    config = configure("paint", "plain", "strategy.pairs=true", "strategy.survey=0", "strategy.tests=true", "strategy.supported=[task0]")
     whole = outcome(runs(config, tmp_path / "whole"))
     for calls in (3, runs.looked // 2, runs.looked - 2):
         with pytest.raises(Interrupted):
