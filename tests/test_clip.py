@@ -116,6 +116,7 @@ def test_several_templates_and_open_clips_own(open_clip: list[Any]) -> None:
     ("changes", "words"),
     [
         (["model.weights=gone"], ["model.weights=gone", "Failed to download weights", "connect to the hub once"]),
+        (["objective.weights=gone"], ["objective.weights=gone", "Failed to download weights", "or give objective.weights=<file>"]),
         (["model.name=ViT-B-32"], ["QuickGELU", "ViT-B-32-quickgelu"]),
         (["model.image_size=16"], ["8 x 8 x 3 and not at 16 x 16 x 3", "model.image_size=8"]),
         (["objective.names.toy=[a]"], ["toy has 6 classes and 1 names", "objective.names.toy"]),
@@ -129,7 +130,7 @@ def test_what_cannot_be_had_is_said(open_clip: list[Any], tmp_path: Path, error,
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch, error) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    assert "pip install 'cl-bench[clip]'" in error(lambda: clip.create("ViT-B-32-quickgelu", None))
+    assert "pip install 'cl-bench[clip]'" in error(lambda: clip.create("ViT-B-32-quickgelu", None, "model"))
 
 
 @pytest.mark.skipif(find_spec("open_clip") is None, reason="needs the extra [clip]")

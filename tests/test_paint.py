@@ -158,7 +158,7 @@ def test_paint_equals_its_twin(make_learner, make_stream, train, mode: str, norm
 
 def test_rows_hold_every_measurement_and_survive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runs = Runs(monkeypatch)
-    config = configure("paint", "plain", "strategy.pairs=true", "strategy.survey=5", "strategy.tests=true", "strategy.supported=[task0]")
+    config = configure("paint", "plain", "strategy.pairs=true", "strategy.survey=0", "strategy.tests=true", "strategy.supported=[task0]")
     whole = outcome(runs(config, tmp_path / "whole"))
     for calls in (3, runs.looked // 2, runs.looked - 2):
         with pytest.raises(Interrupted):
@@ -167,12 +167,14 @@ def test_rows_hold_every_measurement_and_survive(monkeypatch: pytest.MonkeyPatch
     segments, searches = (pd.read_csv(tmp_path / "whole" / f"{name}.csv") for name in ("segments", "searches"))
     assert not segments.duplicated(["after", "on", "part", "coefficient"]).any()
     assert set(segments["on"][segments["after"] == 2]) == {"task0", "task1", "task2"} and set(segments["part"]) == {"valid", "test"}
-    assert len(searches) == 1 + 1 + 1 + 2  # each task against all that is known, and against each
+    assert len(searches) == 1 + 1 + 2  # each task against all that is known, and against each
     for _, row in searches.iterrows():
         names = [*row["kept"].split("+"), *row["new"].split("+")]
         found = segments[(segments["after"] == row["after"]) & (segments["part"] == "valid") & segments["on"].isin(names)]
         for a in map(float, row["points"].split()):
             assert (found["coefficient"] == a).sum() == len(names)
+        chosen = segments[(segments["after"] == row["after"]) & (segments["coefficient"] == row["coefficient"])]
+        assert set(names) <= set(chosen["on"][chosen["part"] == "test"])
     seconds = pd.read_json(tmp_path / "whole" / "seconds.json")
     assert len(seconds) == len(searches) and (seconds["seconds"] > 0).all()
 

@@ -1,38 +1,78 @@
-"""Mistakes about patching through the real command line: one line, status 2, nothing left behind."""
+"""Mistakes about patching: one line, before the first step, nothing left behind."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from programs import run, seeds
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import save_file
 
-TOY = ("experiment=smoke", "strategy=paint", "strategy.supported=[task0]")
-EARLY = {  # told by the configuration alone
+import cl_bench.run
+from cl_bench.cli import CONF, check
+from cl_bench.core.errors import DivergenceError
+from cl_bench.core.stop import Stop
+from cl_bench.folder import RunFolder
+from cl_bench.resolve import resolve
+
+TOY = ("experiment=smoke", "strategy=paint", "strategy.supported=[task0]", "runtime.progress=false", "runtime.device=cpu")
+BY_CONFIG = {  # told by the configuration alone
     "strategy.search=quadratic": ["strategy.search=quadratic", "give one of quasiconvex"],
     "strategy.normaliser=inital": ["did you mean initial"],
+    "strategy.heads=thawed": ["strategy.heads=thawed", "give one of frozen"],
+    "strategy.held_out=1.5": ["strategy.held_out=1.5", "from 0 to 1"],
+    "strategy.points=0": ["strategy.points=0", "1 or more"],
     "scenario.announced=false": ["PAINT needs task boundaries"],
+    "objective=simsiam probe=knn": ["PAINT works on logits"],
+    "scenario=text": ["PAINT works on classes"],
     "model.init=/nowhere.safetensors": ["model.init=/nowhere.safetensors", "no file that can be read"],
 }
 BEFORE_TRAINING = {
-    "strategy.coefficient=1.5": ["strategy.coefficient=1.5", "strategy.extrapolate=true"],
+    "strategy.coefficient=1.5": ["strategy.coefficient=1.5", "outside 0 to 1", "strategy.extrapolate=true"],
+    "strategy.low=-0.5 strategy.high=2": ["strategy.low=-0.5, strategy.high=2", "strategy.extrapolate=true"],
+    "strategy.low=0.5 strategy.high=0.5": ["strategy.low=0.5", "give low < high"],
+    "strategy.search=grid strategy.points=1": ["strategy.points=1", "2 points or more"],
+    "strategy.survey=1": ["strategy.survey=1", "0 or of 2 or more"],
     "strategy.supported=[tsk0]": ["no task tsk0", "did you mean task0"],
-    "strategy.held_out=0 scenario.valid_fraction=0": ["task0 has no held-out examples", "strategy.held_out"],
     "strategy.supported=[task2]": ["supported tasks come first"],
+    "strategy.supported=[task0,task1,task2]": ["supported tasks come first", "at least one other follows"],
+    "strategy.held_out=0 scenario.valid_fraction=0": ["task0 has no held-out examples", "strategy.held_out", "scenario.valid_fraction"],
 }
 
 
-@pytest.mark.parametrize("command", [*EARLY, *BEFORE_TRAINING])
-def test_mistakes(command: str, tmp_path: Path) -> None:
-    status, _, err = run(tmp_path, *TOY, *command.split())
-    assert status == 2 and err.startswith("error: ") and err.count("\n") == 1, err
-    assert not [word for word in (EARLY | BEFORE_TRAINING)[command] if word not in err], err
-    assert not seeds(tmp_path)
+@pytest.mark.parametrize("command", BY_CONFIG)
+def test_mistakes_of_the_configuration(command: str, error) -> None:
+    message = error(lambda: check([*TOY, *command.split()]))
+    assert not [word for word in BY_CONFIG[command] if word not in message], message
 
 
-def test_weights_of_another_shape(tmp_path: Path) -> None:
+def composed(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = resolve(compose("config", overrides=[*TOY, *overrides]), [CONF], named=False)
+    return {**config, "name": {"model": "mlp"}}
+
+
+@pytest.mark.parametrize("command", BEFORE_TRAINING)
+def test_mistakes_about_tasks_and_coefficients(command: str, tmp_path: Path, error) -> None:
+    message = error(lambda: cl_bench.run.execute(composed(*command.split()), RunFolder(tmp_path / "run"), Stop()))
+    assert not [word for word in BEFORE_TRAINING[command] if word not in message], message
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_loss_that_is_not_finite_along_the_way(tmp_path: Path) -> None:
+    far = ("strategy.extrapolate=true", "strategy.high=1e38", "strategy.search=grid", "strategy.points=2")
+    with pytest.raises(DivergenceError) as caught:
+        cl_bench.run.execute(composed(*far), RunFolder(tmp_path / "run"), Stop())
+    message = str(caught.value)
+    assert "the loss of task0 is" in message and "at coefficient 1e+38" in message and "narrow strategy.low and strategy.high" in message
+    assert "\n" not in message
+
+
+def test_weights_of_another_shape(tmp_path: Path, error) -> None:
     """The weights before come from a file of another model."""
-    assert run(tmp_path, "experiment=smoke", "model.hidden=[7]", "runtime.save_backbone=true", "tag=other")[0] == 0
-    (file,) = tmp_path.rglob("backbone.safetensors")
-    status, _, err = run(tmp_path, *TOY, f"model.init={file}")
-    assert status == 2 and err.count("\n") == 1 and "does not fit this backbone" in err
+    file = tmp_path / "other.safetensors"
+    save_file({"1.weight": torch.zeros(7, 36), "1.bias": torch.zeros(7)}, file)
+    message = error(lambda: cl_bench.run.execute(composed(f"model.init={file}"), RunFolder(tmp_path / "run"), Stop()))
+    assert "does not fit this backbone" in message and "shapes differ: 1.weight (7, 36)" in message and not (tmp_path / "run").exists()

@@ -24,7 +24,7 @@ class ImageTower(nn.Module):
 
 def clip(*, input_shape: tuple[int, int, int], name: str, weights: str, pretrained: bool) -> tuple[nn.Module, int]:
     """(backbone, dim). name: of open_clip; weights: its tag, used with model.init=pretrained."""
-    model = create(name, weights if pretrained else None)
+    model = create(name, weights if pretrained else None, "model")
     size = model.visual.image_size
     size = (size, size) if isinstance(size, int) else tuple(size)
     if tuple(input_shape) != (3, *size):
@@ -35,8 +35,8 @@ def clip(*, input_shape: tuple[int, int, int], name: str, weights: str, pretrain
     return ImageTower(model.visual), int(model.visual.output_dim)
 
 
-def create(name: str, tag: str | None) -> Any:
-    """open_clip's model, in evaluation mode; one line where the package or the weights are missing."""
+def create(name: str, tag: str | None, node: str) -> Any:
+    """open_clip's model, in evaluation mode; one line where the package or the weights are missing. node: of the config that asks."""
     try:
         import open_clip
     except ImportError as error:
@@ -44,14 +44,15 @@ def create(name: str, tag: str | None) -> Any:
             f"CLIP models come from open_clip ({error}); run pip install 'cl-bench[clip]', or choose another model"
         ) from error
     if tag == "openai" and not name.endswith("quickgelu"):
-        raise ConfigError(f"model.weights=openai were trained with QuickGELU, which model.name={name} has not; give {name}-quickgelu")
+        raise ConfigError(f"{node}.weights=openai were trained with QuickGELU, which {node}.name={name} has not; give {name}-quickgelu")
     try:
         return open_clip.create_model(name, pretrained=tag).eval()
     except Exception as error:  # the hub's, the cache's, open_clip's own: all say that there are no weights
         reason = " ".join(str(error).split())[:160]
+        instead = "model.init=scratch or model.init=<file>" if node == "model" else "objective.weights=<file>, a checkpoint of open_clip's"
         raise ConfigError(
-            f"model.name={name}, model.weights={tag}: open_clip cannot make it ({type(error).__name__}: {reason}); "
-            "connect to the hub once, or give model.init=scratch or model.init=<file>"
+            f"{node}.name={name}, {node}.weights={tag}: open_clip cannot make it ({type(error).__name__}: {reason}); "
+            f"connect to the hub once, or give {instead}"
         ) from error
 
 
@@ -60,7 +61,7 @@ def text_head(name: str, tag: str | None, prompts: Sequence[Sequence[str]]) -> t
     """([C, dim] of length 1, scale): per class the mean of its prompts' embeddings of length 1, brought to length 1 (2103.00020)."""
     import open_clip
 
-    model, tokenize = create(name, tag), open_clip.get_tokenizer(name)
+    model, tokenize = create(name, tag, "objective"), open_clip.get_tokenizer(name)
     rows = []
     for texts in prompts:
         found = nn.functional.normalize(model.encode_text(tokenize(list(texts))).float(), dim=-1)

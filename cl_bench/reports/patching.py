@@ -12,12 +12,13 @@ import pandas as pd
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.interpolation.search import quasiconvex
-from cl_bench.reports import tables
+from cl_bench.reports import patching_tasks, tables
 from cl_bench.reports.trend import spearman
 
 GRIDS = (11, 21)
 SLACK = 1e-3  # share of a curve's range below which a rise is ripple, as in conf/strategy/paint.yaml
 GROUP = ("model", "tag")
+PLACES = {"chosen": "search", "grid11": "11-point grid", "grid21": "21-point grid", "accuracy": "accuracy, 11-point grid"}
 
 
 def read(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -53,8 +54,6 @@ def pairs(segments: pd.DataFrame, searches: pd.DataFrame) -> pd.DataFrame:
             if (row["folder"], row["after"], name, part) in measured
         }
         lines.append(_pair(row, names, curves))
-    if not lines:
-        raise ConfigError("no pair was searched for alone in these runs; run them with strategy.pairs=true strategy.survey=21")
     return pd.DataFrame(lines)
 
 
@@ -79,10 +78,11 @@ def _pair(row: dict[Any, Any], names: Sequence[str], curves: dict[tuple[str, str
                 places["accuracy"] = line["by_accuracy"] = min(grid, key=lambda a: (-accuracy[a], a))
                 line["by_accuracy_value"] = total[places["accuracy"]]
     for place, a in places.items():
-        for name, role in zip(names, ("kept", "new"), strict=True):
-            test = curves.get((name, "test"))
-            if test is not None and a in test.index:
-                line |= {f"test_{role}_loss_{place}": test["loss"][a], f"test_{role}_accuracy_{place}": test["accuracy"][a]}
+        tests = [curves[name, "test"].loc[a] for name in names if (name, "test") in curves and a in curves[name, "test"].index]
+        if len(tests) == 2:
+            line[f"test_value_{place}"] = sum(test["loss"] / scale for test, scale in zip(tests, scales.values(), strict=True))
+            for role, test in zip(("kept", "new"), tests, strict=True):
+                line |= {f"test_{role}_loss_{place}": test["loss"], f"test_{role}_accuracy_{place}": test["accuracy"]}
     loss = curves[names[0], "valid"]["loss"]
     similarity, gradient, distance = (float(row[k]) for k in ("gradient_similarity", "gradient_norm", "distance"))
     later = loss[loss.index > 0]
@@ -100,6 +100,8 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
         for count in GRIDS:
             gain = group[f"gain{count}_percent"] if f"gain{count}_percent" in group else pd.Series(dtype=float)
             line |= {f"below_{count}": int((gain > 0).sum()), f"ties_{count}": int((gain == 0).sum())}
+            if f"test_value_grid{count}" in group:
+                line[f"test_below_{count}"] = int((group["test_value_chosen"] < group[f"test_value_grid{count}"]).sum())
             line |= {f"median_gain_{count}": gain.median(), f"largest_gain_{count}": gain.max(), f"least_gain_{count}": gain.min()}
         line |= {"evaluations": group["evaluations"].mean(), "seconds": group["seconds"].median()}
         line |= {"quasiconvex": int(group["quasiconvex"].sum()), "quasiconvex_everywhere": int(group["quasiconvex_everywhere"].sum())}
@@ -114,25 +116,50 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def tests(found: pd.DataFrame) -> pd.DataFrame:
+    """Means over pairs of what the tests say where the search, the grids and the accuracy on the 11-point grid would stop."""
+    figures = {f"{role} {what}": f"test_{role}_{what}" for role in ("kept", "new") for what in ("loss", "accuracy")}
+    lines = []
+    for key, group in found.groupby(list(GROUP), sort=False):
+        for place in PLACES:
+            if f"test_value_{place}" in group:
+                means = {name: f"{group[f'{column}_{place}'].mean():.4f}" for name, column in figures.items()}
+                lines.append({**dict(zip(GROUP, key, strict=True)), "coefficient by": PLACES[place], **means, "pairs": len(group)})
+    return pd.DataFrame(lines)
+
+
 def _pearson(x: pd.Series, y: pd.Series) -> float:
     return float(np.corrcoef(x, y)[0, 1]) if len(x) > 1 and min(np.ptp(x), np.ptp(y)) > 0 else np.nan
 
 
 def write(runs: pd.DataFrame, out: Path) -> list[Path]:
-    """Tables and figures; the summary on the terminal."""
+    """Tables and figures; what is short also on the terminal."""
     from cl_bench.reports import patching_plots
     from cl_bench.reports.plots import save
 
     segments, searches = read(runs)
+    written = []
+    tasks = patching_tasks.accuracies(runs)
+    if not tasks.empty:
+        written += _table(tasks, patching_tasks.table(tasks), out, "patching_tasks")
     found = pairs(segments, searches)
+    if found.empty:
+        print("note: no pair was searched for alone, so there is no table of pairs; run with strategy.pairs=true strategy.survey=21.")
+        return written
     short = summary(found)
     found.to_csv(out / "patching_pairs.csv", index=False)
-    short.to_csv(out / "patching_summary.csv", index=False)
     flat = short.T.reset_index().map(lambda v: f"{v:.4g}" if isinstance(v, float) else str(v))
     flat.columns = ["figure", *(f"group {n}" for n in range(1, flat.shape[1]))]
-    (out / "patching_summary.md").write_text(tables.markdown(flat), encoding="utf-8")
-    tables.show(flat)
-    return [
-        *(out / f"patching_{name}" for name in ("pairs.csv", "summary.csv", "summary.md")),
-        *save(patching_plots.figures(segments, found), out),
-    ]
+    written += [out / "patching_pairs.csv", *_table(short, flat, out, "patching_summary")]
+    on_tests = tests(found)
+    if not on_tests.empty:
+        written += _table(on_tests, on_tests, out, "patching_tests")
+    return written + save(patching_plots.figures(segments, searches, found), out)
+
+
+def _table(numbers: pd.DataFrame, shown: pd.DataFrame, out: Path, name: str) -> list[Path]:
+    """The numbers as .csv; what is shown as .md, and on the terminal."""
+    numbers.to_csv(out / f"{name}.csv", index=False)
+    (out / f"{name}.md").write_text(tables.markdown(shown), encoding="utf-8")
+    tables.show(shown)
+    return [out / f"{name}.csv", out / f"{name}.md"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,23 +12,34 @@ from cl_bench.reports.plots import COLOURS, MARKERS, STYLE
 from cl_bench.reports.trend import spearman
 
 
-def figures(segments: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, Figure]:
+def figures(segments: pd.DataFrame, searches: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, Figure]:
     with matplotlib.rc_context(STYLE):
         curves = {f"patching_curves_{what}": along(segments, what) for what in ("loss", "accuracy")}
-        return {**curves, "patching_frontier": frontier(segments), "patching_transfer": scatter(pairs)}
+        return {**curves, "patching_frontier": frontier(segments, searches), "patching_transfer": scatter(pairs)}
 
 
 def shown(segments: pd.DataFrame) -> pd.DataFrame:
-    """The part that stands for the tasks: tests where they were measured, and coefficients that all seeds share."""
-    part = segments[segments["part"] == ("test" if (segments["part"] == "test").any() else "valid")]
+    """Coefficients that all seeds share, means over seeds."""
+    part = measured(segments)
     keys = ["model", "tag", "patched", "on", "role", "coefficient"]
     mean = part.groupby(keys, as_index=False).agg(loss=("loss", "mean"), accuracy=("accuracy", "mean"), seeds=("seed", "nunique"))
     seeds = mean.groupby(["model", "tag", "patched"])["seeds"].transform("max")
     return mean[mean["seeds"] == seeds]
 
 
+def measured(segments: pd.DataFrame) -> pd.DataFrame:
+    """The part that stands for the tasks: tests where they were measured."""
+    return segments[segments["part"] == ("test" if (segments["part"] == "test").any() else "valid")]
+
+
+def chosen(segments: pd.DataFrame, searches: pd.DataFrame) -> pd.DataFrame:
+    """Rows where a run went to: by the search over all that it kept, its first after each task."""
+    keys = ["folder", "after"]
+    return measured(segments).merge(searches.drop_duplicates(keys)[[*keys, "coefficient"]], on=[*keys, "coefficient"])
+
+
 def along(segments: pd.DataFrame, what: str) -> Figure:
-    """A panel for each patched task: its own curve thick, those that are kept thin; means over seeds."""
+    """A panel for each patched task: its own curve dashed, and those of the kept ones; means over seeds."""
     table = shown(segments)
     names = list(dict.fromkeys(table["patched"]))
     columns = min(3, len(names))
@@ -46,18 +59,26 @@ def along(segments: pd.DataFrame, what: str) -> Figure:
     return figure
 
 
-def frontier(segments: pd.DataFrame) -> Figure:
-    """Mean accuracy on what is kept against accuracy on the new task, from coefficient 0 (filled) to 1 (hollow)."""
-    table = shown(segments)
-    figure = Figure(figsize=(7.5, 5), layout="constrained")
+def frontier(segments: pd.DataFrame, searches: pd.DataFrame) -> Figure:
+    """Mean accuracy on what is kept against accuracy on the new task, from coefficient 0 to 1; means over seeds."""
+    table, reached = shown(segments), chosen(segments, searches)
+    figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
+    looks: dict[str, dict[str, Any]] = {
+        "before": {"markerfacecolor": None},
+        "after": {"markerfacecolor": "white"},
+        "chosen": {"marker": "*", "markersize": 13},
+    }
     for i, (name, part) in enumerate(table.groupby("patched", sort=False)):
-        new = part[part["role"] == "new"].groupby("coefficient")["accuracy"].mean()
-        kept = part[part["role"] == "kept"].groupby("coefficient")["accuracy"].mean().reindex(new.index)
+        new, kept = (part[part["role"] == role].groupby("coefficient")["accuracy"].mean() for role in ("new", "kept"))
+        kept, here = kept.reindex(new.index), reached[reached["patched"] == name].groupby("role")["accuracy"].mean()
         colour = COLOURS[i % len(COLOURS)]
         axes.plot(new, kept, color=colour, label=name)
-        axes.plot(new.iloc[:1], kept.iloc[:1], color=colour, marker=MARKERS[0], linestyle="none")
-        axes.plot(new.iloc[-1:], kept.iloc[-1:], color=colour, marker=MARKERS[0], linestyle="none", markerfacecolor="white")
+        ends = {"before": (new.iloc[0], kept.iloc[0]), "after": (new.iloc[-1], kept.iloc[-1]), "chosen": (here["new"], here["kept"])}
+        for place, (x, y) in ends.items():
+            axes.plot([x], [y], **{"color": colour, "marker": MARKERS[0], "linestyle": "none", **looks[place]})
+    for place, look in looks.items():
+        axes.plot([], [], **{"color": "0.4", "marker": MARKERS[0], "linestyle": "none", "label": place, **look})
     axes.set(xlabel="accuracy on the new task", ylabel="mean accuracy on kept tasks")
     figure.legend(loc="outside right center", frameon=False)
     return figure
@@ -76,7 +97,8 @@ def scatter(pairs: pd.DataFrame) -> Figure:
         axes.set(xlabel="GradientSimilarity", title=f"Spearman {spearman(x, y):.2f}, Pearson {pearson:.2f}")
         axes.set_ylabel("BackwardKnowledgeTransfer" + (" / |gradient|" if name != "transfer" else ""))
         if name != "transfer":
-            axes.axline((0, 0), slope=1, color="0.6", linewidth=1)
+            axes.axline((0, 0), slope=1, color="0.6", linewidth=1, label="where it is convex")
+        axes.locator_params(axis="x", nbins=5)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False)
     return figure

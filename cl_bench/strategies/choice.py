@@ -51,12 +51,10 @@ class Choice:
             return -(self.mean(kept, a, 1, plain) + self.mean(new, a, 1, plain)) / 2
 
         found = search(self.how, inaccuracy if self.how == "accuracy" else loss, self.settings)
-        slopes = [self.segment.slope(self.valid[name]) for name in kept] if self.slopes and len(names) == 2 else []
-        similarity, gradient, distance = slopes[0] if slopes else ("", "", "")
+        told = {"kept": "+".join(kept), "new": "+".join(new)}
         self.decisions.append(
             {
-                "kept": "+".join(kept),
-                "new": "+".join(new),
+                **told,
                 "search": self.how,
                 "normaliser": self.normaliser,
                 "scales": " ".join(repr(scales[name]) for name in names),
@@ -65,26 +63,33 @@ class Choice:
                 "evaluations": found.evaluations,
                 "points": " ".join(map(repr, sorted(found.points))),
                 "quasiconvex": found.quasiconvex,
-                "gradient_similarity": similarity,
-                "gradient_norm": gradient,
-                "distance": distance,
+                **self.slope(kept, new),
                 "note": found.note,
             }
         )
         spent = sum(self.segment.seconds[name, "valid", a] for name in names for a in found.points)
-        self.seconds.append({"kept": "+".join(kept), "new": "+".join(new), "seconds": spent})
+        self.seconds.append({**told, "seconds": spent})
         return found.coefficient
 
+    def slope(self, kept: Sequence[str], new: Sequence[str]) -> Row:
+        """What gradients tell of transfer to the one task that is kept; of several nothing."""
+        columns = ("gradient_similarity", "gradient_norm", "distance")
+        if not self.slopes or len(kept) + len(new) > 2:
+            return dict.fromkeys(columns, "")
+        held = self.valid[kept[0]]
+        self.segment.measure(held, 0.0)  # transfer is told from there
+        return dict(zip(columns, self.segment.slope(held), strict=True))
+
     def look_around(self, kept: Sequence[str], new: Sequence[str], count: int) -> None:
-        """For curves and tables alone: a grid on held-out examples, and on it and the chosen points the tests."""
+        """For curves and tables alone: all tasks on a grid, and at each decision's point those it was about; tests too."""
         low, high = self.settings.low, self.settings.high
         grid = [low + (high - low) * (k / (count - 1)) for k in range(count)]
-        chosen = [row["coefficient"] for row in self.decisions]
-        for a in sorted({*grid, *chosen}):
-            for name in (*kept, *new):
-                self.segment.measure(self.valid[name], a)
-                if name in self.test:
-                    self.segment.measure(self.test[name], a)
+        wanted = {(a, name) for a in grid for name in (*kept, *new)}
+        wanted |= {(row["coefficient"], name) for row in self.decisions for side in ("kept", "new") for name in row[side].split("+")}
+        for a, name in sorted(wanted):
+            self.segment.measure(self.valid[name], a)
+            if name in self.test:
+                self.segment.measure(self.test[name], a)
 
     def rows(self, kept: Sequence[str], new: Sequence[str]) -> dict[str, list[Row]]:
         """Every measurement, task by task along the segment, and every decision."""

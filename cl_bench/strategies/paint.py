@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -35,6 +36,7 @@ class PAINT(Strategy):
     needs_boundaries: ClassVar[bool] = True
     needs_classes: ClassVar[bool] = True
     needs_logits: ClassVar[bool] = True
+    remembers = ("start", "origin", "reached", "met", "known", "rows")
 
     def __init__(
         self,
@@ -141,9 +143,9 @@ class PAINT(Strategy):
             )
         closed = torch.ones(stream.num_classes, dtype=torch.bool, device=learner.device)
         closed[list(task.classes)] = False
-        self.valid[task.name] = Held(task.name, "valid", task.valid.to(learner.device), closed)
+        self.valid[task.name] = Held(task.name, "valid", task.valid.to(learner.device), closed)  # small, and read again and again
         if self.tests and task.name in stream.tests:
-            self.test[task.name] = Held(task.name, "test", stream.tests[task.name].data.to(learner.device), closed)
+            self.test[task.name] = Held(task.name, "test", stream.tests[task.name].data, closed)
 
     def learns(self, task: Experience) -> bool:
         return task.name not in self.supported
@@ -190,8 +192,9 @@ class PAINT(Strategy):
         choice = Choice(self.segment, self.valid, self.test, self.settings, self.search, self.normaliser, self.pairs)
         if self.known:
             coefficient = choice.decide(self.known, new)
-            for pair in [([s], [p]) for s in self.known for p in new] if self.pairs else []:
-                choice.decide(*pair)
+            if self.pairs and len(self.known) * len(new) > 1:  # else it was one
+                for s, p in itertools.product(self.known, new):
+                    choice.decide([s], [p])
             choice.look_around(self.known, new, self.survey)
         else:
             coefficient = self.settings.coefficient if self.search == "fixed" else 1.0  # nothing to keep
@@ -201,18 +204,3 @@ class PAINT(Strategy):
 
     def files(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         return self.rows
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "start": self.start,
-            "origin": self.origin,
-            "reached": self.reached,
-            "met": self.met,
-            "known": self.known,
-            "rows": self.rows,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("start", "origin", "reached", "met"):
-            getattr(self, name).copy_(state[name])
-        self.known, self.rows = list(state["known"]), state["rows"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -139,5 +139,7 @@ class Segment:
         found = torch.stack([cosine, norm, length]).double().nan_to_num(0.0).tolist()
         return found[0], found[1], found[2]
 
-    def _batches(self, held: Held) -> list[tuple[Tensor, Tensor]]:
-        return list(zip(held.data.raw.split(self.batch_size), held.data.y.split(self.batch_size), strict=True))
+    def _batches(self, held: Held) -> Iterator[tuple[Tensor, Tensor]]:
+        device = self.learner.device
+        for raw, y in zip(held.data.raw.split(self.batch_size), held.data.y.split(self.batch_size), strict=True):
+            yield raw.to(device), y.to(device)
