@@ -158,7 +158,7 @@ def view():
     from omegaconf import OmegaConf
 
     from cl_bench.build import build
-    from cl_bench.cli import CONF
+    from cl_bench.overrides import CONF
     from cl_bench.resolve import load
 
     def make(name, **changes):

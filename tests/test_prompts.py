@@ -14,6 +14,7 @@ from test_l2p import l2p, network
 
 from cl_bench.cli import check
 from cl_bench.core.errors import ConfigError
+from cl_bench.overrides import CONF
 from cl_bench.probes.prompts import Prompts
 from cl_bench.probes.readout import observe
 from cl_bench.reports.prompts import histograms, last_counts
