@@ -192,3 +192,11 @@ def picture():
         Image.new("RGB", size, colour).save(path)
 
     return write
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch):
+    """runs(config, path): a whole run, its learner and strategy kept."""
+    from toy_runs import Runs
+
+    return Runs(monkeypatch)

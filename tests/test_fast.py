@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_laws import PROMPTED, SHALLOW, SMALL, STRATEGIES, VIT
 from test_pretrain import TINY, composed, execute
+from toy_runs import PROMPTED, SHALLOW, SMALL, STRATEGIES, VIT
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.data.views import ChannelsLast, Plain

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from test_laws import Runs, configure, outcome
 from torch import Tensor
+from toy_runs import Runs, configure, outcome
 
 from cl_bench.core.errors import Interrupted
 from cl_bench.core.learner import Network

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_laws import Runs, configure, outcome, same
 from torch import Tensor, nn
+from toy_runs import Runs, configure, outcome, same
 
 from cl_bench.core.errors import Interrupted
 from cl_bench.core.types import Examples, Stream, Test
