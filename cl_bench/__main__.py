@@ -176,6 +176,8 @@ def _noted(config: Any) -> dict[str, Any]:
         folder, value = job(config)
     except (ConfigError, RunError) as error:
         return {"error": str(error)}
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return {"error": mistakes.about(error)}
     except Exception as error:
