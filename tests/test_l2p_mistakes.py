@@ -1,11 +1,11 @@
-"""Mistakes about prompts through the real command line: one line, status 2, nothing left behind."""
+"""Mistakes about prompts: one line before training, nothing left behind."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from programs import run, seeds
+from toy_runs import attempt
 
 VIT = "model=vit_femto model.patch_size=3"
 MISTAKES = {  # told before training; more of them in process in test_l2p, test_prefixes, test_ranpac
@@ -25,14 +25,12 @@ MISTAKES = {  # told before training; more of them in process in test_l2p, test_
 
 
 @pytest.mark.parametrize("command", MISTAKES)
-def test_mistakes(command: str, tmp_path: Path) -> None:
-    status, _, err = run(tmp_path, "experiment=smoke", *command.split())
-    assert status == 2 and err.startswith("error: ") and err.count("\n") == 1, err
-    assert not [word for word in MISTAKES[command] if word not in err], err
-    assert not seeds(tmp_path)
+def test_mistakes(command: str, tmp_path: Path, error) -> None:
+    message = error(lambda: attempt(tmp_path / "run", "experiment=smoke", *command.split()))
+    assert not [word for word in MISTAKES[command] if word not in message], message
+    assert not any(tmp_path.iterdir())
 
 
-def test_a_vote_says_that_it_leaks(tmp_path: Path) -> None:
-    more = ("strategy=l2p_jax", *VIT.split(), "train=adam", "train.epochs=null", "train.steps=1")
-    status, out, err = run(tmp_path, "experiment=smoke", *more)
-    assert (status, err) == (0, "") and "leaks into the accuracy; report selection=per_sample beside it" in out
+def test_a_vote_says_that_it_leaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    attempt(tmp_path / "run", "experiment=smoke", "strategy=l2p_jax", *VIT.split(), "train=adam", "train.epochs=null", "train.steps=1")
+    assert "leaks into the accuracy; report selection=per_sample beside it" in capsys.readouterr().out

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
+from toy_runs import attempt
 
-import cl_bench.run
-from cl_bench.cli import CONF, check
+from cl_bench.cli import check
 from cl_bench.core.errors import DivergenceError
-from cl_bench.core.stop import Stop
-from cl_bench.folder import RunFolder
-from cl_bench.resolve import resolve
 
 TOY = ("experiment=smoke", "strategy=paint", "strategy.supported=[task0]", "runtime.progress=false", "runtime.device=cpu")
 BY_CONFIG = {  # told by the configuration alone
@@ -48,15 +43,9 @@ def test_mistakes_of_the_configuration(command: str, error) -> None:
     assert not [word for word in BY_CONFIG[command] if word not in message], message
 
 
-def composed(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = resolve(compose("config", overrides=[*TOY, *overrides]), [CONF], named=False)
-    return {**config, "name": {"model": "mlp"}}
-
-
 @pytest.mark.parametrize("command", BEFORE_TRAINING)
 def test_mistakes_about_tasks_and_coefficients(command: str, tmp_path: Path, error) -> None:
-    message = error(lambda: cl_bench.run.execute(composed(*command.split()), RunFolder(tmp_path / "run"), Stop()))
+    message = error(lambda: attempt(tmp_path / "run", *TOY, *command.split()))
     assert not [word for word in BEFORE_TRAINING[command] if word not in message], message
     assert not any(tmp_path.iterdir())
 
@@ -64,7 +53,7 @@ def test_mistakes_about_tasks_and_coefficients(command: str, tmp_path: Path, err
 def test_a_loss_that_is_not_finite_along_the_way(tmp_path: Path) -> None:
     far = ("strategy.extrapolate=true", "strategy.high=1e38", "strategy.search=grid", "strategy.points=2")
     with pytest.raises(DivergenceError) as caught:
-        cl_bench.run.execute(composed(*far), RunFolder(tmp_path / "run"), Stop())
+        attempt(tmp_path / "run", *TOY, *far)
     message = str(caught.value)
     assert "the loss of task0 is" in message and "at coefficient 1e+38" in message and "narrow strategy.low and strategy.high" in message
     assert "\n" not in message
@@ -74,5 +63,5 @@ def test_weights_of_another_shape(tmp_path: Path, error) -> None:
     """The weights before come from a file of another model."""
     file = tmp_path / "other.safetensors"
     save_file({"1.weight": torch.zeros(7, 36), "1.bias": torch.zeros(7)}, file)
-    message = error(lambda: cl_bench.run.execute(composed(f"model.init={file}"), RunFolder(tmp_path / "run"), Stop()))
+    message = error(lambda: attempt(tmp_path / "run", *TOY, f"model.init={file}"))
     assert "does not fit this backbone" in message and "shapes differ: 1.weight (7, 36)" in message and not (tmp_path / "run").exists()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import cl_bench.run
 from cl_bench.checks import problems
+from cl_bench.cli import check
 from cl_bench.core.stop import Stop
 from cl_bench.folder import RunFolder
 from cl_bench.overrides import CONF, choices
@@ -60,6 +61,15 @@ def configure(strategy: str, setup: str = "plain", *more: str) -> dict[str, Any]
     config["name"] = {"model": "mlp", "strategy": strategy}
     assert problems(config) == []
     return config
+
+
+def attempt(path: Path, *overrides: str) -> None:
+    """What `python -m cl_bench <overrides>` does, in this process."""
+    check([*overrides])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = resolve(compose("config", overrides=[*overrides, "runtime.progress=false"]), [CONF], named=False)
+    config["name"] = {"model": "mlp"}
+    cl_bench.run.execute(config, RunFolder(path), Stop())
 
 
 class Runs:
