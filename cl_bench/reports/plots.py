@@ -161,13 +161,21 @@ def overlap_vs_parameters(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
     return finish(figure, panels)
 
 
+def streams(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """(what to add to a file's name, the runs of a stream)."""
+    found = list(runs.groupby(["scenario", "data"], sort=False))
+    return [("" if len(found) == 1 else f"_{scenario}_{data}", part) for (scenario, data), part in found]
+
+
 def write(runs: pd.DataFrame, by: Sequence[str], out: Path) -> list[Path]:
     """Draw everything; a group whose runs have no common matrix gets no heat map, and a note says so."""
     with matplotlib.rc_context(STYLE):
         figures = {}
         for kinds in kinds_of(runs):
             what, prefix = ("loss", "loss_") if LOSS in kinds else ("accuracy", "")
-            figures[f"{what}_over_tasks"] = over_tasks(runs, by, kinds)
+            for stream, part in streams(runs):  # unlike streams have no common axis of tasks
+                own = [column for column in by if column not in ("scenario", "data") or part[column].nunique() > 1] or ["strategy"]
+                figures[f"{what}_over_tasks{stream}"] = over_tasks(part, own, kinds)
             figures[f"{prefix}forgetting_vs_parameters"] = forgetting_vs_parameters(runs, by, kinds)
             found = groups(runs, by)
             if len(found) > HEAT_MAPS:
