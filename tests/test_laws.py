@@ -120,8 +120,8 @@ def test_a_probe_changes_nothing(runs: Runs, tmp_path: Path, strategy: str, setu
     plain = outcome(runs(config, tmp_path / "plain"))
     weights = runs.weights()
     burning = copy.deepcopy(config)
-    burning["probe"] = {"burn": {"_target_": "test_laws.Burn"}, **config["probe"]}
-    burning["runtime"]["allow_targets"] = [*config["runtime"]["allow_targets"], "test_laws."]
+    burning["probe"] = {"burn": {"_target_": "toy_runs.Burn"}, **config["probe"]}
+    burning["runtime"]["allow_targets"] = [*config["runtime"]["allow_targets"], "toy_runs."]
     path = runs(burning, tmp_path / "burning")
     assert same(runs.weights(), weights)
     lines = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
