@@ -36,7 +36,7 @@ def test_counts_entropy_and_overlap_by_hand(make_learner, make_stream, tmp_path)
     for name, test in stream.tests.items():
         count: Counter[int] = Counter()
         for raw in test.data.raw:
-            q = network().double().backbone(raw[None].double() / 255)[0]
+            q = network().double().backbone(raw[None].double() / 255)[0].detach()
             similar = [float(q @ k / (q.norm() * k.norm())) for k in strategy.pool.keys.detach()]
             count.update(sorted(range(5), key=lambda i: -similar[i])[:3])
         assert table.loc[name].tolist() == [count[i] for i in range(5)]

@@ -15,7 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 
-from cl_bench import progress, run
+from cl_bench import progress, provenance, run
 from cl_bench.core.errors import Interrupted
 from cl_bench.core.stop import Stop
 from cl_bench.folder import RunFolder
@@ -95,7 +95,7 @@ def test_an_unbroken_run_and_its_machine(tmp_path: Path) -> None:
 def test_cpu_without_a_model_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "exists", lambda path: str(path) != "/proc/cpuinfo")
     monkeypatch.setattr(platform, "processor", lambda: "")
-    assert run.cpu() == os.uname().machine
+    assert provenance.cpu() == os.uname().machine
 
 
 def test_weights_of_a_file_are_told(tmp_path: Path) -> None:
