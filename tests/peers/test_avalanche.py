@@ -23,7 +23,8 @@ from avalanche.training.plugins import (  # noqa: E402
     LwFPlugin,
     SynapticIntelligencePlugin,
 )
-from sides import BATCH, EWC, MAS, RATE, STEPS, benchmark, make_network, make_stream, our_losses, their_losses, their_si, trainer  # noqa: E402
+from ours import BATCH, STEPS, make_network, make_stream, our_losses  # noqa: E402
+from theirs import EWC, MAS, benchmark, their_losses, their_si, trainer  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +46,13 @@ def mended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def compare(make_learner: Callable) -> Callable:
+def compare(make_learner: Callable, tmp_path_factory: pytest.TempPathFactory) -> Callable:
     """compare(ours, make_plugin): three tasks; the greatest difference of losses over the curve, which falls."""
 
     def run(strategy: Strategy, *make_plugin: Callable[[], Any]) -> float:
-        stream, learner = make_stream(), make_learner(make_network())
-        learner.make_optimizer = lambda parameters: torch.optim.SGD(parameters, lr=RATE, momentum=0.9)
-        learner.new_optimizer()
-        ours, theirs = our_losses(learner, strategy, stream), their_losses(stream, *(make() for make in make_plugin))
+        stream = make_stream()
+        ours = our_losses(make_learner(make_network()), strategy, stream, tmp_path_factory.mktemp("run"))
+        theirs = their_losses(stream, *(make() for make in make_plugin))
         assert len(ours) == len(theirs) == 3 * STEPS and ours[0] > 2 * ours[STEPS - 1]
         difference = float(np.abs(ours - theirs).max())
         print(f"greatest difference over {len(ours)} steps: {difference:.2e}; losses {ours[STEPS]:.4f} .. {ours[-1]:.4f}")

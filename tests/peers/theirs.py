@@ -1,4 +1,4 @@
-"""Both sides of the comparison with Avalanche: one stream, one network, our loop and theirs."""
+"""Avalanche's side of the comparison: its trainer and plugins on our stream and network."""
 
 from __future__ import annotations
 
@@ -8,15 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from ours import BATCH, RATE, make_network, orders
 
 from cl_bench.core.learner import Network
-from cl_bench.core.seeds import generator
-from cl_bench.core.types import Examples, Experience, Stream
-from cl_bench.loop import Plan, learn
-from cl_bench.match import Match
-from cl_bench.models.mlp import mlp
-from cl_bench.strategies.base import Strategy
+from cl_bench.core.types import Stream
 
 pytest.importorskip("avalanche", reason="make peers installs it")
 
@@ -29,52 +24,6 @@ from avalanche.training.plugins import (
     SynapticIntelligencePlugin,
 )
 from avalanche.training.templates import SupervisedTemplate
-
-SEED, RATE, STEPS, BATCH = 5, 0.1, 50, 8  # SEED of make_learner
-CLASSES = ((0, 1), (2, 3), (4, 5))
-
-
-def make_stream(shared: bool = False) -> Stream:
-    """Three tasks of 4 x 4 pictures round a mean of each class; one pass over a task is STEPS steps.
-
-    shared: the tasks name their two classes alike, so that each helps or spoils the next a little.
-    """
-    rng = torch.Generator().manual_seed(11)
-    means = torch.randint(40, 216, (6, 1, 4, 4), generator=rng)
-    experiences = []
-    for t in range(3):
-        y = torch.tensor(CLASSES[t])[torch.randint(0, 2, (STEPS * BATCH,), generator=rng)]
-        raw = means[y] + torch.randint(-40, 41, (len(y), 1, 4, 4), generator=rng)
-        examples = Examples(raw.to(torch.uint8), y % 2 if shared else y)
-        experiences.append(Experience(t, f"task{t}", examples, (0, 1) if shared else CLASSES[t]))
-    return Stream(tuple(experiences), {}, 6)
-
-
-def make_network() -> Network:
-    torch.manual_seed(0)
-    backbone, dim = mlp(input_shape=(1, 4, 4), hidden=[16], batch_norm=False, pretrained=False)
-    return Network(backbone, nn.Linear(dim, 6)).double()
-
-
-def orders(task: int) -> tuple[Tensor, Tensor]:
-    """In which order our loop trains on a task's examples, and in which our estimators look at them."""
-    count = STEPS * BATCH
-    return tuple(torch.randperm(count, generator=generator(SEED, *place)) for place in (("order", task, 0), ("after task", task)))
-
-
-def our_losses(learner: Any, strategy: Strategy, stream: Stream) -> np.ndarray:
-    """Through the loop itself."""
-    losses: list[float] = []
-    progress = SimpleNamespace(epoch=lambda *_: None, end_epoch=lambda: None, losses=losses.extend)
-    plan = Plan(batch_size=BATCH, epochs=1, steps=None, renew_optimizer=False)
-    strategy.prepare(learner, stream)
-    for e in stream.experiences:
-        learner.train_mode(first_task=e.index == 0)
-        strategy.before_task(learner, e)
-        learn(learner, strategy, e, plan, 0, e.index, SimpleNamespace(due=False), progress, Match(None, 0))
-        learner.reseed("after task", e.index)
-        strategy.after_task(learner, e)
-    return np.array(losses)
 
 
 class Record(SupervisedPlugin):
