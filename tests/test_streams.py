@@ -166,6 +166,7 @@ def test_kind() -> None:
 
     assert split()(dataset()).kind == split()(dataset()).merged().kind == both("per_dataset") == "class- and task-incremental"
     assert Permuted(tasks=2, order_seed=0, valid_fraction=0.0)(dataset()).kind == "domain-incremental"
+    assert Permuted(tasks=1, order_seed=0, valid_fraction=0.0)(dataset()).kind == "one task"
     assert Sessions(order="natural", order_seed=0, valid_fraction=0.0)(recorded()).kind == "domain-incremental"
     assert gaussian()(dataset()).kind == split(announced=False)(dataset()).kind == "task-free, class-incremental"
     assert both("shared") == "mixed: some classes come back"

@@ -106,6 +106,8 @@ class Stream:
         """Which evaluation it shows."""
         if not all(e.announced for e in self.experiences):
             return "task-free, class-incremental"
+        if len(self.experiences) == len(self.tests) == 1:
+            return "one task"
         sets = [set(test.classes) for test in self.tests.values()]
         if all(classes == sets[0] for classes in sets):
             return "domain-incremental"
