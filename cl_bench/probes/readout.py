@@ -95,10 +95,8 @@ def observe(
     layers = list(dict.fromkeys(name for probe in of_moment for name in probe.layers))
     of_test = [probe for probe in probes.values() if not isinstance(probe, MomentProbe)]
     held: list[Held] = []
-    learned = {e.index for e in stream.experiences if e.index <= after}
-    everything = len(stream.experiences) == 1  # joint's, whose index is the last task's
     for on, test in stream.tests.items():
-        if not (future or everything or test.task in learned):
+        if not future and test.task > after:  # where tasks are merged, after is the last of them
             continue
         features = logits = losses = torch.empty(0)
         with tap(learner.network, layers) as tapped:
