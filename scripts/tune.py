@@ -1,7 +1,7 @@
 """Search the strengths of the offline table and write conf/tuned/offline/: `python scripts/tune.py [STREAM_STRATEGY ...]`.
 
 Each search is the command that its file names; held-out training examples decide, seed 100 is in no table.
-Run again, it finds its runs finished.
+Run again, it finds its runs finished; a file found before its range was widened names the narrower one.
 """
 
 from __future__ import annotations
