@@ -63,6 +63,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="STREAM_STRATEGY", help=f"of {', '.join(names)}; all without one")
     parser.add_argument("--trials", type=int, default=12)
     given = parser.parse_args()
+    if given.trials < 1:
+        parser.error(f"--trials {given.trials} is not allowed; give 1 or more")
     unknown = set(given.names) - set(names)
     if unknown:
         parser.error(f"{', '.join(unknown)} not known; give some of {', '.join(names)}")
