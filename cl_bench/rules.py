@@ -156,9 +156,9 @@ def _of_unlabelled(config: Mapping[str, Any]) -> Iterator[str]:
         rest = ",".join([*(key for key in config["probe"] if key not in (*asked, "knn")), "knn"])
         yield f"probe.{asked[0]} reads logits, and objective {name} has none; give probe=[{rest}]"
     names = [t.rpartition(".")[2] for t in targets(config["strategy"]) if class_flag(t, "needs_logits")]
-    balanced = config["strategy"].get("memory") == "balanced"
+    balanced = [path for path in _settings(config["strategy"], "strategy", "memory") if path.endswith("=balanced")]
     if names or balanced:
-        what = f"{' and '.join(names)} works on logits" if names else "strategy.memory=balanced goes by labels"
+        what = f"{' and '.join(names)} works on logits" if names else f"{balanced[0]} goes by labels"
         yield f"{what}, and objective {name} has none; use sequential, joint, cumulative, si, er, der, derpp, agem, pnn or lump"
     if config["train"]["batch_size"] == 1:
         yield f"train.batch_size=1: objective {name} standardises over the images of a batch, and one has no spread; give 2 or more"
@@ -169,6 +169,12 @@ def targets(node: Any) -> list[str]:
     if not isinstance(node, Mapping):
         return []
     return [t for k, child in node.items() for t in ([str(child)] if k == "_target_" else targets(child))]
+
+
+def _settings(node: Mapping[str, Any], path: str, name: str) -> list[str]:
+    """path.name=value, of a node and all below it."""
+    found = [f"{path}.{name}={node[name]}"] if name in node else []
+    return found + [s for k, child in node.items() if isinstance(child, Mapping) for s in _settings(child, f"{path}.{k}", name)]
 
 
 def _deal(scenario: Mapping[str, Any], count: Any) -> None:

@@ -1,7 +1,7 @@
 """Search the strengths of the offline table and write conf/tuned/offline/: `python scripts/tune.py [STREAM_STRATEGY ...]`.
 
 Each search is the command that its file names; held-out training examples decide, seed 100 is in no table.
-Run again, it finds its runs finished.
+Run again, it finds its runs finished; a file found before its range was widened names the narrower one.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="STREAM_STRATEGY", help=f"of {', '.join(names)}; all without one")
     parser.add_argument("--trials", type=int, default=12)
     given = parser.parse_args()
+    if given.trials < 1:
+        parser.error(f"--trials {given.trials} is not allowed; give 1 or more")
     unknown = set(given.names) - set(names)
     if unknown:
         parser.error(f"{', '.join(unknown)} not known; give some of {', '.join(names)}")

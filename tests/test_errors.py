@@ -77,6 +77,9 @@ MISTAKES = {  # command -> words of the message
     "objective=barlow_twins train.batch_size=1": ["train.batch_size=1", "BarlowTwins", "give 2 or more"],
     "objective=simsiam strategy=ewc": ["EWC works on logits", "SimSiam has none", "lump"],
     "objective=simsiam strategy=er_balanced": ["strategy.memory=balanced goes by labels"],
+    "objective=simsiam strategy=er_ewc ~strategy.parts.ewc strategy.parts.er.memory=balanced": [
+        "strategy.parts.er.memory=balanced goes by"
+    ],
     "runtime.allow_targets=null": ["runtime.allow_targets", "a list"],
     "runtime.allow_targets=c strategy._target_=copy.copy": ["runtime.allow_targets=c", "a list"],
     "scenario.tasks=[[1,2],3]": ["scenario.tasks=[[1, 2], 3]", "a whole number"],

@@ -117,13 +117,13 @@ def test_a_picture_does_not_depend_on_what_is_made_with_it(made):
     ("change", "word"),
     [
         ({"fraction": 0.1}, "data.fraction=0.1"),
-        ({"fraction": 0.0}, "data.fraction=0.0"),
+        ({"fraction": 0.0}, "data.fraction=0 leaves no picture"),
         ({"fraction": 0.1, "by": "class"}, "leaves 1"),
-        ({"classes": "klingon"}, "greek"),
-        ({"exclude": ["digit"]}, "digits"),
+        ({"classes": "grek"}, "did you mean greek"),
+        ({"exclude": ["digitz"]}, "did you mean digits"),
         ({"exclude": ["digits"]}, "leaves 0"),
         ({"test_faces": ["Arial"]}, "DejaVuSerif"),
-        ({"scale": [2, 1]}, "data.scale"),
+        ({"scale": [2, 1]}, "data.scale=[2, 1]"),
         ({"contrast": 300}, "255"),
     ],
 )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from cl_bench.core.learner import Network
 from cl_bench.core.types import Stream
-from cl_bench.strategies.lwf import LwF
+from cl_bench.strategies.lwf import LwF, distil
 from cl_bench.strategies.simple import Sequential
 
 OLD = {  # experience -> the old heads, by hand: the stream's classes are (0, 1), (2, 3), (0, 3)
@@ -84,3 +86,24 @@ def test_the_teacher_sees_the_students_view_and_stands_still(make_learner, make_
     assert float(lwf.loss(learner, batch).parts["lwf"].detach()) > 1e-6
     assert all(torch.equal(kept[name], t) for name, t in lwf.state_dict()["teacher"].items())
     assert not torch.equal(learner.network.state_dict()["backbone.3.running_mean"], kept["backbone.3.running_mean"])
+
+
+def test_heads_of_several_sizes_each_count() -> None:
+    """By hand, head by head: 5 classes in two twos and a three."""
+    new, old = torch.randn(2, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    heads = [torch.tensor([[0, 1], [1, 2]]), torch.tensor([[2, 3, 4]])]
+    wanted = torch.zeros((), dtype=torch.float64)
+    for z, w in zip(new, old, strict=True):
+        for head in ([0, 1], [1, 2], [2, 3, 4]):
+            p, q = ((x[head] / 2).exp() for x in (z, w))
+            p, q = p / p.sum(), q / q.sum()
+            wanted += (q * (q / p).log()).sum() / 4
+    torch.testing.assert_close(distil(new, old, heads, 2.0), wanted, rtol=1e-12, atol=0)
+
+
+def test_each_task_has_a_head_of_its_own_size(make_learner, make_network, make_stream) -> None:
+    stream, lwf = make_stream(3), LwF(strength=1.0, temperature=2.0)
+    sizes = zip(stream.experiences, ((0, 1, 2), (3,), (0, 1, 2)), strict=True)
+    stream = replace(stream, experiences=tuple(replace(e, classes=classes) for e, classes in sizes))
+    lwf.prepare(make_learner(make_network(), loss_over="own"), stream)
+    assert {index: [h.tolist() for h in heads] for index, heads in lwf.heads.items()} == {1: [[[0, 1, 2]]], 2: [[[3]], [[0, 1, 2]]]}

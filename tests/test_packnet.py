@@ -118,3 +118,10 @@ def test_packnet_refuses_a_share_that_leaves_nothing(make_learner, make_network,
     assert "strategy.prune=1.0 gives back all 45 weights" in text
     text = error(lambda: PackNet(prune=0.5, train_share=0.5).prepare(make_learner(Network(nn.Flatten(), nn.Linear(9, 5))), make_stream()))
     assert "row of weights per class" in text
+
+
+def test_a_task_that_ends_before_its_pruning_keeps_its_share(make_learner, make_network, make_stream, train) -> None:
+    """As when a match ends the first task early, here without a step."""
+    strategy = PackNet(prune=0.5, train_share=0.6667)
+    train(make_learner(make_network()), strategy, make_stream(2), steps=0)
+    assert strategy.packed.owner.bincount(minlength=3).tolist() == [23, 11, 11]  # of 45

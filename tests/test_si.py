@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cl_bench.core.learner import Learner, Network
-from cl_bench.core.types import Stream
+from cl_bench.core.types import Experience, Stream
 from cl_bench.strategies.compose import Compose
 from cl_bench.strategies.si import SI
 from cl_bench.strategies.simple import Sequential
@@ -126,6 +126,24 @@ def test_a_layer_without_gradient_has_no_path(make_learner, make_network, make_s
     strategy = si()
     train(make_learner(network), strategy, make_stream(2), steps=3)
     assert not bool(strategy.importance[-6:].any()) and bool(strategy.importance[:-6].any())
+
+
+def test_a_layer_that_a_task_leaves_out_has_no_path_in_it(make_learner, make_network, make_stream, train, monkeypatch) -> None:
+    """Its weights still roll on by their momentum, and the last gradient that the task before gave is none of this one's."""
+    network, strategy, stream, found = make_network(), si(cut="none"), make_stream(2), []
+    network.spare = torch.nn.Linear(9, 4)
+    whole = network.forward
+    monkeypatch.setattr(network, "forward", lambda x: whole(x) + (0 if found else network.spare(x.flatten(1))))
+    after_task = strategy.after_task
+
+    def keep(learner: Learner, task: Experience) -> None:
+        after_task(learner, task)
+        found.append((strategy.importance[-40:].clone(), strategy.penalty.centre[-40:].clone()))
+
+    monkeypatch.setattr(strategy, "after_task", keep)
+    train(rolling(make_learner(network)), strategy, stream, steps=9)
+    (before, start), (after, end) = found
+    assert bool(before.any()) and not torch.equal(start, end) and torch.equal(before, after)
 
 
 def test_si_composes(make_learner, make_network, make_stream, train, ewc) -> None:

@@ -109,6 +109,7 @@ def test_corruptions_by_hand() -> None:
     assert (shot - x)[x > 0.9].var() == pytest.approx(0.95 / 50, rel=0.05) and torch.allclose((shot * 50).round(), shot * 50)
     hit = made("impulse_noise", 0.2) != x
     assert hit[x > 0].float().mean() == pytest.approx(0.2, rel=0.05) and set(made("impulse_noise", 0.2)[hit].tolist()) == {0.0, 1.0}
+    assert made("impulse_noise", 0.2)[hit & (x > 0)].mean() == pytest.approx(0.5, rel=0.05)  # as many white as black
     for image, out in zip(x[:5], made("contrast", 0.3), strict=False):
         for plane, seen in zip(image, out, strict=True):
             torch.testing.assert_close(seen, 0.3 * plane + 0.7 * plane.mean())

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cl_bench.core.errors import ConfigError
+from cl_bench.mistakes import nearest
 
 DEJAVU = ("", "-Bold", "-Oblique", "-BoldOblique"), ("", "-Bold", "-Italic", "-BoldItalic")
 # Whole Unicode fonts. The rest draws parts of symbols, a box for every code point, or puts its letters at other codes.
@@ -53,8 +54,8 @@ def check_words(setting: str, words: Sequence[str], characters: Iterable[str]) -
     common = [word for word, n in count.most_common(12) if word]
     unknown = [w for w in words if w not in ("all", "digits", *KINDS) and not count[w]]
     if unknown:
-        allowed = ", ".join(["all", "digits", *KINDS, *common])
-        raise ConfigError(f"{setting}: no character is named {', '.join(unknown)}. Give a first word of Unicode names: {allowed}, ...")
+        allowed = nearest(unknown[0], ["all", "digits", *KINDS, *common])
+        raise ConfigError(f"{setting}: no character is named {unknown[0]}; give a first word of Unicode names; {allowed}, ...")
 
 
 def contaminated(characters: Iterable[str], excluded: set[str], digits: bool) -> set[str]:

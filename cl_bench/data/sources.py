@@ -156,12 +156,14 @@ class Glyphs:
         unknown = [face for face in test_faces if face not in FACES]
         if unknown:
             raise ConfigError(f"data.test_faces: there is no face {', '.join(unknown)}. Choose from {', '.join(FACES)}.")
-        ranges = [key for key, pair in (("scale", scale), ("stroke", stroke)) if len(pair) != 2 or pair[0] > pair[1]]
+        ranges = [f"{key}={pair}" for key, pair in (("scale", scale), ("stroke", stroke)) if len(pair) != 2 or pair[0] > pair[1]]
         if ranges:
             raise ConfigError(f"data.{ranges[0]} is no range. Give [lowest, highest].")
         if contrast > 255 or stretch >= 1:
             raise ConfigError(f"data.contrast={contrast} must be 255 or less, and data.stretch={stretch} below 1.")
-        if not fraction or (by == "image" and int(images_per_class * fraction) < 1):
+        if not fraction:
+            raise ConfigError("data.fraction=0 leaves no picture. Give more than 0, for example 0.0625.")
+        if by == "image" and int(images_per_class * fraction) < 1:
             raise ConfigError(
                 f"data.fraction={fraction} of data.images_per_class={images_per_class} leaves classes without a picture. "
                 f"Raise one of them, or set data.by=class."

@@ -45,10 +45,8 @@ class Compose(Strategy):
             part.after_task(learner, task)
 
     def terms(self, learner: Learner, batch: Batch, output: Output) -> Mapping[str, Tensor]:
-        found = [part.terms(learner, batch, output) for part in self.parts.values()]
-        names = [name for terms in found for name in terms]
-        assert len(names) == len(set(names)), f"two parts name a term alike: {names}"
-        return {name: term for terms in found for name, term in terms.items()}
+        found = {name: part.terms(learner, batch, output) for name, part in self.parts.items()}
+        return {f"{name}.{term}": value for name, terms in found.items() for term, value in terms.items()}  # er and derpp both replay
 
     def after_backward(self, learner: Learner) -> None:
         for part in self.parts.values():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Experience
+from cl_bench.strategies.passes import batch_at
 from cl_bench.strategies.squares import Choose, SquaredGradients
 from cl_bench.strategies.weights import flatten
 
@@ -22,7 +23,7 @@ from cl_bench.strategies.weights import flatten
 def fisher(estimator: str, learner: Learner, task: Experience, order: Tensor, batch_size: int) -> Tensor:
     """F [P] over the parameters in learner.parameters, from the examples of task at order [N]."""
     modes = [(module, module.training) for module in learner.network.modules()]
-    batches = [index.to(learner.device) for index in order.split(batch_size)]
+    batches = list(order.split(batch_size))
     if estimator == "legacy":
         result = _legacy(learner, task, batches)
     else:
@@ -35,7 +36,7 @@ def fisher(estimator: str, learner: Learner, task: Experience, order: Tensor, ba
 
 def _log_probabilities(learner: Learner, task: Experience, index: Tensor) -> tuple[Tensor, Tensor]:
     """log p [B, C] under the loss's own mask, and the labels [B]; of text [B, L, C] and [B, L]."""
-    batch = learner.batch(task.train.raw[index], task.train.y[index], task.index)
+    batch = batch_at(learner, task, index)
     logits = learner.network(learner.view(batch.raw, None))
     if batch.allowed is not None:
         logits = logits.masked_fill(~batch.allowed, -torch.inf)
@@ -47,9 +48,8 @@ def _per_example(estimator: str, learner: Learner, task: Experience, batches: li
     squares = SquaredGradients(learner.network, learner.parameters)
     total = torch.zeros_like(flatten(learner.parameters))
     for index in batches:
-        images = learner.view(task.train.raw[index], None)
-        batch = learner.batch(task.train.raw[index], task.train.y[index], task.index)
-        mask, y = batch.allowed, learner.objective.targets(batch)
+        batch = batch_at(learner, task, index)
+        images, mask, y = learner.view(batch.raw, None), batch.allowed, learner.objective.targets(batch)
 
         def log_p(logits: Tensor, mask: Tensor | None = mask) -> Tensor:
             return (logits if mask is None else logits.masked_fill(~mask, -torch.inf)).log_softmax(-1)

@@ -22,6 +22,7 @@ from cl_bench.strategies.memory import one_of_each
 class GDumb(Strategy):
     """GDumb (Prabhu, Torr, Dokania, ECCV 2020): experience t becomes the memory's content after task t, learned from the initial weights.
 
+    Labels that return (permuted, rotated) stay with the first inputs they came with: a class at its share takes nothing more.
     Under `own` the loss is over all classes seen, for remembered examples come with the new experience.
     """
 

@@ -58,7 +58,7 @@ class ICaRL(Strategy):
         raw, y, old = batch.raw, batch.y, self.old[batch.task]
         if self.num_kept:
             index = torch.randint(0, self.num_kept, (self.batch_size,), generator=learner.rng).to(learner.device, non_blocking=True)
-            raw, y = torch.cat([raw, self.raw[index]]), torch.cat([y, self.y[index]])
+            raw, y = (torch.cat([new, kept.index_select(0, index)]) for new, kept in ((raw, self.raw), (y, self.y)))
         output = learner.teach(Batch(raw, y, batch.task))
         target = F.one_hot(y, len(old)).to(output.outputs.dtype)
         with learner.fabric.autocast():

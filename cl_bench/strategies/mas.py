@@ -12,6 +12,7 @@ from cl_bench.core.kinds import Count, Fraction, NonNegative
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Batch, Experience, Output, Stream
 from cl_bench.strategies.base import Strategy
+from cl_bench.strategies.passes import batch_at
 from cl_bench.strategies.squares import AbsoluteGradients
 from cl_bench.strategies.weights import Quadratic, flatten
 
@@ -70,9 +71,9 @@ class MAS(Strategy):
         modes = [(module, module.training) for module in learner.network.modules()]
         learner.network.eval()  # a per-example gradient through batch statistics does not exist
         absolute = AbsoluteGradients(learner.network, learner.parameters)
-        total, batches = torch.zeros_like(self.importance), order.to(learner.device).split(self.batch_size)
+        total, batches = torch.zeros_like(self.importance), order.split(self.batch_size)
         for index in batches:
-            batch = learner.batch(task.train.raw[index], task.train.y[index], task.index)
+            batch = batch_at(learner, task, index)
 
             def norm(logits: Tensor, allowed: Tensor | None = batch.allowed) -> Tensor:
                 """[B, 1], over the outputs that the task has, of text over all tokens."""

@@ -93,9 +93,17 @@ class PackNet(Strategy):
         for p, is_open, kept in zip(self.parameters, self.opens, self.kepts, strict=True):
             torch.addcmul(kept, p, is_open, out=p)  # to the bit, whatever weight decay and momentum did
         if learner.step + 1 == max(1, round(self.train_share * learner.steps)):
-            self.packed.prune(self.prune, self.current)
-            self.pruned = True
-            self.share_out()
+            self.give_back()
+
+    def after_task(self, learner: Learner, task: Experience) -> None:
+        if not self.pruned:
+            self.give_back()  # a task that ended early (match.py): else nothing would be its own
+
+    def give_back(self) -> None:
+        """Prune, and go on with what is left."""
+        self.packed.prune(self.prune, self.current)
+        self.pruned = True
+        self.share_out()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)

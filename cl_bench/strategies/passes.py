@@ -1,4 +1,4 @@
-"""One pass of a finished network over examples."""
+"""A task's examples once more: as batches, and in one pass of a finished network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from cl_bench.core.learner import Learner
-from cl_bench.core.types import Examples, Stream
+from cl_bench.core.types import Batch, Examples, Experience, Stream
+
+
+def batch_at(learner: Learner, task: Experience, index: Tensor) -> Batch:
+    """The task's examples at index [B], where the learner is: a stream stays in main memory."""
+    data = task.train.take(index).to(learner.device)
+    return learner.batch(data.raw, data.y, task.index)
 
 
 @contextmanager

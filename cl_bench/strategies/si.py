@@ -59,6 +59,8 @@ class SI(Strategy):
             self.penalty.pull()
         found = [(g, p.grad) for g, p in zip(grads, self.theta, strict=True) if p.grad is not None]
         torch._foreach_copy_([g for g, _ in found], [grad for _, grad in found])
+        for g in (g for g, p in zip(grads, self.theta, strict=True) if p.grad is None):
+            g.zero_()  # what an earlier step left there is not this step's
         if self.num_tasks and self.gradient == "task":
             self.penalty.pull()
 
