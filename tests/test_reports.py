@@ -66,6 +66,14 @@ def test_mean_and_sample_std_by_hand(outputs: Path) -> None:
     assert table.loc["er", "task_il_average_forgetting"] == ""
 
 
+def test_runs_without_logits_show_what_their_probe_says(tmp_path: Path) -> None:
+    (make_run(tmp_path, "lump", 0, 0.5) / "summary.csv").write_text(
+        "metric,value\nknn_all_average_accuracy,0.7\nknn_all_anytime_accuracy,0.8\n"
+    )
+    table = tables.comparison(collect.read_runs([tmp_path]), ["strategy"])
+    assert [*table.columns] == ["strategy", "knn_all_average_accuracy", "n"] and table["knn_all_average_accuracy"].tolist() == ["0.7000"]
+
+
 def test_undefined_value_lowers_the_stated_count(tmp_path: Path) -> None:
     for seed, accuracy in enumerate((0.2, 0.4, None)):
         make_run(tmp_path, "er", seed, accuracy)

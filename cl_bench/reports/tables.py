@@ -38,7 +38,8 @@ def aggregate(runs: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] | No
     check_names("column", by, AXES)
     known = metric_names(runs)
     if metrics is None:
-        metrics = [name for name in HEADLINE if name in known]
+        averages = [name for name in known if name.endswith(("_average_accuracy", "_average_forgetting"))]
+        metrics = [name for name in HEADLINE if name in known] or averages  # runs without logits: their own probe's
     check_names("metric", metrics, known)
     groups = ordered(runs, by).groupby(list(by), sort=False)
     columns: dict[str, pd.Series] = {}
