@@ -104,20 +104,21 @@ def ewc():
 
 @pytest.fixture
 def train():
-    """train(learner, strategy, stream, steps): the loop's calls, in its order; the weights after each step."""
+    """train(learner, strategy, stream, steps, of): the loop's calls, in its order, `steps` of a task's `of`; the weights after each."""
     from cl_bench.strategies.weights import flatten
 
-    def train(learner, strategy, stream, steps: int) -> list[torch.Tensor]:
+    def train(learner, strategy, stream, steps: int, of: int | None = None) -> list[torch.Tensor]:
         strategy.prepare(learner, stream)
         history = []
         for number, e in enumerate(stream.experiences):
             learner.train_mode(first_task=number == 0)
             strategy.before_task(learner, e)
+            data = e.train.to(learner.device)
             for step in range(steps if strategy.learns(e) else 0):
-                learner.step, learner.steps = step, steps
+                learner.step, learner.steps = step, of or steps
                 learner.reseed("step", e.index, step)
-                index = torch.arange(4) + 4 * (step % 3)
-                batch = learner.batch(e.train.raw[index], e.train.y[index], e.index)
+                index = (torch.arange(4) + 4 * (step % 3)).to(learner.device)
+                batch = learner.batch(data.raw.index_select(0, index), data.y.index_select(0, index), e.index)
                 output = strategy.loss(learner, batch)
                 learner.optimizer.zero_grad()
                 learner.fabric.backward(output.loss)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_conf import composed
@@ -14,13 +16,11 @@ ESTIMATED = [
     f"{name} strategy.estimator={e}"
     for name, e in (*(("ewc", e) for e in ("exact", "sample", "batched", "legacy")), ("mas", "exact"), ("mas", "batched"))
 ]
-
-
 ALONE = ["icarl", "packnet", "slca", "masked"]  # what they do after a task waits for values
 
 
 @pytest.mark.parametrize("words", [*PLAIN, *ESTIMATED, *ALONE])
-def test_steps_and_what_follows_a_task_on_another_device(make_learner, make_network, make_stream, monkeypatch, words: str) -> None:
+def test_steps_and_what_follows_a_task_on_another_device(make_learner, make_network, make_stream, train, monkeypatch, words: str) -> None:
     learner = make_learner(make_network().to("meta"))
     monkeypatch.setattr(learner, "device", torch.device("meta"))
     config = composed(*f"strategy={words}".split())["strategy"]
@@ -28,24 +28,8 @@ def test_steps_and_what_follows_a_task_on_another_device(make_learner, make_netw
     stream: Stream = strategy.arrange(make_stream(3), 0)
     masks = learner.objective.masks(stream)
     learner.masks = None if masks is None else masks.to("meta")
-    strategy.prepare(learner, stream)
-    for number, e in enumerate(stream.experiences):
-        learner.train_mode(first_task=number == 0)
-        strategy.before_task(learner, e)
-        data = e.train.to(learner.device)
-        for step in range(3):
-            learner.step, learner.steps = step, 300
-            learner.reseed("step", e.index, step)
-            index = torch.arange(4).to(learner.device)
-            batch = learner.batch(data.raw.index_select(0, index), data.y.index_select(0, index), e.index)
-            output = strategy.loss(learner, batch)
-            learner.optimizer.zero_grad()
-            learner.fabric.backward(output.loss)
-            strategy.after_backward(learner)
-            learner.update()
-            strategy.after_step(learner, batch, output)
-        if words in ALONE:
-            break
-        learner.reseed("after task", e.index)
-        strategy.after_task(learner, e)
+    if words in ALONE:
+        stream = replace(stream, experiences=stream.experiences[:1])
+        monkeypatch.setattr(strategy, "after_task", lambda learner, task: None)
+    train(learner, strategy, stream, 3, of=300)
     assert {p.device.type for p in learner.parameters} == {"meta"}
