@@ -43,7 +43,7 @@ class Pool(nn.Module):
         ids = self.chosen(ids)
         self.distance = distance.gather(1, ids).sum(1).mean()
         if self.training:
-            self.counts += torch.bincount(ids.flatten(), minlength=len(self.counts))
+            self.counts.index_add_(0, ids.flatten(), torch.ones_like(ids).flatten())  # bincount would wait for the device
         return self.prompts[ids].flatten(1, 2)
 
     def draw(self, count: int) -> Tensor:
