@@ -136,6 +136,14 @@ def test_along_draws_models_that_have_enough_values(outputs: Path, capsys: pytes
     assert {"along_pretraining_steps.png", "along_pretraining_steps.svg", "trend_pretraining_steps.csv"} <= names
     trend = pd.read_csv(outputs / "report" / "trend_pretraining_steps.csv")
     assert trend["model"].unique().tolist() == ["vit_femto"] and trend["values"].tolist() == [3, 3]  # scratch is no step of pretraining
+    figure = along.along(described(collect.read_runs(tags)), "pretraining_steps")
+    points = [
+        place
+        for axes in figure.axes
+        for line in axes.lines
+        for place in axes.transAxes.inverted().transform(axes.transData.transform(line.get_xydata()))
+    ]
+    assert len(points) >= 6 and all(0 <= x <= 1 and 0 <= y <= 1 for x, y in points)  # none lies outside of its panel
     assert along.said(0.0625) == "1/16" and along.said(0) == "none" and along.said(3000.0) == "3000"
     capsys.readouterr()
     assert main([str(tags[0]), "--along", "pretraining_data"]) == 2

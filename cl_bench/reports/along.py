@@ -29,13 +29,14 @@ def along(runs: pd.DataFrame, axis: str) -> Figure:
     figure, panels = panels_of(list(PANELS), "percent", axis.replace("_", " "))
     places = sorted(runs[axis].unique())
     for metric, axes in panels.items():
+        axes.set_xscale("symlog", linthresh=next(place for place in places if place > 0), linscale=0.5)  # first: margins are of the scale
         for label, group, style in groups(runs, series(runs, axis)):
             at = 100 * group.groupby(axis)[metric].agg(["mean", "std"])
             axes.errorbar(at.index, at["mean"], at["std"].fillna(0), label=label, **style)
-        axes.set(title=PANELS[metric], ylim=(0, None))
-        axes.set_xscale("symlog", linthresh=next(place for place in places if place > 0))
+        axes.set(title=PANELS[metric])
         axes.set_xticks(places, [said(value) for value in places], minor=False)
         axes.minorticks_off()
+    axes.set_ylim(bottom=0)  # of both panels, when both are drawn
     return finish(figure, panels)
 
 
