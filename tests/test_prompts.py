@@ -46,9 +46,10 @@ def test_counts_entropy_and_overlap_by_hand(make_learner, make_stream, tmp_path)
     assert found["all", "prompt_overlap"] == pytest.approx(sum(map(min, *shares)))
     assert found["all", "prompts_used"] == sum(any(column) for column in zip(*shares))
     assert last_counts(tmp_path).to_numpy() == pytest.approx(torch.tensor(shares).numpy())
-    figure = histograms(pd.DataFrame({"folder": [str(tmp_path)]}))
-    assert figure is not None and len(figure.axes[0].patches) == 2 * 5
-    assert histograms(pd.DataFrame({"folder": [str(tmp_path / "none")]})) is None
+    figure = histograms(pd.DataFrame({"folder": [str(tmp_path)] * 2, "seed": [1, 0]}))
+    assert figure is not None and [len(axes.patches) for axes in figure.axes] == [2 * 5, 2 * 5]
+    assert [axes.get_title() for axes in figure.axes] == ["seed 0", "seed 1"]
+    assert histograms(pd.DataFrame({"folder": [str(tmp_path / "none")], "seed": [0]})) is None
 
 
 def test_collapsed_keys_are_told(make_learner, make_stream, tmp_path) -> None:

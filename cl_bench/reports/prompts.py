@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+PANELS = 4  # runs drawn at most
+
 
 def last_counts(folder: Path) -> pd.DataFrame | None:
     """Tests x prompts as of the run's last look, shares of each test."""
@@ -19,16 +21,18 @@ def last_counts(folder: Path) -> pd.DataFrame | None:
 
 
 def histograms(runs: pd.DataFrame) -> Figure | None:
-    """As figure 3 of 2112.08654: prompts across, a colour a test; the mean over the runs of a group."""
-    tables = [table for folder in runs["folder"] if (table := last_counts(Path(folder))) is not None]
-    if not tables or any(list(t.index) != list(tables[0].index) or list(t) != list(tables[0]) for t in tables):
+    """As figure 3 of 2112.08654: prompts across, a colour a test, a panel a run: the prompts of two runs have nothing in common."""
+    tables = {str(run.seed): last_counts(Path(run.folder)) for run in runs.sort_values("seed").itertuples()}
+    found = {seed: table for seed, table in list(tables.items())[:PANELS] if table is not None}
+    if not found:
         return None
-    shares = sum(tables[1:], tables[0]) / len(tables)
-    figure, axes = plt.subplots(figsize=(9.5, 4.8), layout="constrained")
-    width = 0.8 / len(shares)
-    for number, (test, row) in enumerate(shares.iterrows()):
-        colour = plt.get_cmap("viridis")(number / max(1, len(shares) - 1))
-        axes.bar([m + (number - (len(shares) - 1) / 2) * width for m in range(len(row))], row, width, label=str(test), color=colour)
-    axes.set(xlabel="prompt", ylabel="share of what a test takes", xticks=range(shares.shape[1]))
-    figure.legend(loc="outside right center", frameon=False)
+    figure, panels = plt.subplots(len(found), figsize=(9.5, 1.6 + 2.6 * len(found)), layout="constrained", squeeze=False, sharex=True)
+    for (seed, shares), axes in zip(found.items(), panels[:, 0]):
+        width = 0.8 / len(shares)
+        for number, (test, row) in enumerate(shares.iterrows()):
+            colour = plt.get_cmap("viridis")(number / max(1, len(shares) - 1))
+            axes.bar([m + (number - (len(shares) - 1) / 2) * width for m in range(len(row))], row, width, label=str(test), color=colour)
+        axes.set(title=f"seed {seed}", ylabel="share of what a test takes", xticks=range(shares.shape[1]))
+    axes.set_xlabel("prompt")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure
