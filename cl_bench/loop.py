@@ -130,6 +130,8 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
             learner.reseed("after task", experience.index)
             with progress.phase("after_task"):
                 strategy.after_task(learner, experience)
+            for line in strategy.said:
+                progress.say(line)
             saver.folder.leave(strategy.files())
         if experience.looked:
             look(experience.index)

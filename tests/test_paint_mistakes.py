@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from toy_runs import attempt
 
 from cl_bench.cli import check
 from cl_bench.core.errors import DivergenceError
+from cl_bench.strategies.segment import Segment
 
 TOY = ("experiment=smoke", "strategy=paint", "strategy.supported=[task0]", "runtime.progress=false", "runtime.device=cpu")
 BY_CONFIG = {  # told by the configuration alone
@@ -57,6 +59,17 @@ def test_a_loss_that_is_not_finite_along_the_way(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "the loss of task0 is" in message and "at coefficient 1e+38" in message and "narrow strategy.low and strategy.high" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("waves", [0, 10])
+def test_a_curve_that_is_not_quasiconvex_is_said(
+    waves: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Segment, "_pass", lambda segment, held: (2 + math.cos(waves * segment.at), 0.5))
+    attempt(tmp_path / "run", *TOY)
+    said = [f"{kept}: not quasi-convex on" for kept in ("task0, patched on task1", "task0+task1, patched on task2")]
+    out = capsys.readouterr().out
+    assert [out.count(line) for line in said] == [int(waves > 0)] * 2 and out.count("went on to a grid of 11") == 2 * (waves > 0)
 
 
 def test_weights_of_another_shape(tmp_path: Path, error) -> None:

@@ -16,6 +16,7 @@ class Strategy:
 
     needs_boundaries: ClassVar[bool] = False
     remembers: tuple[str, ...] = ()  # attributes (tensors, numbers) that a restart needs
+    said: Sequence[str] = ()  # what the last after_task met, for the run's log
 
     @property
     def remarks(self) -> list[str]:

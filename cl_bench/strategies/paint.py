@@ -196,6 +196,7 @@ class PAINT(Strategy):
                 for s, p in itertools.product(self.known, new):
                     choice.decide([s], [p])
             choice.look_around(self.known, new, self.survey)
+            self.said = [f"{row['kept']}, patched on {row['new']}: {row['note']}" for row in choice.decisions if row["note"]]
         else:
             coefficient = self.settings.coefficient if self.search == "fixed" else 1.0  # nothing to keep
         self.segment.move(coefficient)
