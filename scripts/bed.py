@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cl_bench.backbones import Backbones
 from cl_bench.core.learner import Learner, Network
-from cl_bench.core.schedule import Constant
+from cl_bench.core.schedule import Constant, WarmupCosine
 from cl_bench.core.seeds import generator, reseed_global
 from cl_bench.core.stop import Stop
 from cl_bench.core.types import Examples, Experience, Stream
@@ -49,6 +49,8 @@ OUT = Path("outputs/bench")
 BATCH, CLASSES = bare_methods.BATCH, 10
 OLD = CLASSES // 2  # classes of the first task
 SGD = functools.partial(torch.optim.SGD, lr=1e-3, momentum=0.9)
+ADAMW = functools.partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.1)
+CLIP, WARMUP = 1.0, WarmupCosine(warmup=200, final=0.0)
 
 
 class Silent(Progress):
@@ -57,8 +59,11 @@ class Silent(Progress):
 
 
 class Bed:
-    def __init__(self, backbone: Callable[[], tuple[nn.Module, int]], shape: tuple[int, int, int], count: int):
-        self.backbone, self.view = backbone, PlainView(mean=0.0, std=1.0)
+    """pretraining: AdamW, clipped, with warm-up and cosine; else SGD at a constant rate."""
+
+    def __init__(self, backbone: Callable[[], tuple[nn.Module, int]], shape: tuple[int, int, int], count: int, pretraining: bool = False):
+        self.backbone, self.view, self.pretraining = backbone, PlainView(mean=0.0, std=1.0), pretraining
+        self.make_optimizer = ADAMW if pretraining else SGD
         reseed_global(0)
         raw, y = torch.randint(0, 256, (count, *shape), dtype=torch.uint8), torch.randint(0, OLD, (count,))
         own = (tuple(range(OLD)), tuple(range(OLD, CLASSES)))
@@ -76,10 +81,10 @@ class Bed:
             network=Network(body, objective.head(dim, CLASSES)),
             objective=objective,
             view=self.view,
-            make_optimizer=SGD,
+            make_optimizer=self.make_optimizer,
             backbone_rate=1.0,
-            schedule=Constant(),
-            clip=None,
+            schedule=WARMUP if self.pretraining else Constant(),
+            clip=CLIP if self.pretraining else None,
             batch_norm="train",
             fabric=Fabric(accelerator="cpu", devices=1, precision="32-true"),
             seed=0,
@@ -99,7 +104,9 @@ class Bed:
         copied = copy.deepcopy(learner.network)
         weights = [*copied.parameters(), *copied.buffers()]
         network, method = twin(strategy, copied, self.view)
-        optimizer = SGD(network.parameters())
+        optimizer = self.make_optimizer(network.parameters())
+        if self.pretraining:
+            method = bare_methods.Pretraining(optimizer, CLIP, functools.partial(WARMUP, steps=steps, number=0))
 
         def ours(steps: int = steps) -> None:
             plan = Plan(BATCH, None, steps, False)

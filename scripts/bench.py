@@ -108,8 +108,7 @@ def cases(quick: bool, only: str) -> Iterator[Callable[[], Iterator[Case]]]:
         yield evaluation("resnet18", bed, 128 if quick else 256, 3 if quick else 8)
 
     def prompts() -> Iterator[Case]:
-        shape, sizes = (3, 32, 32), {"patch_size": 4, "width": 96, "depth": 6, "heads": 3}
-        bed = Bed(lambda: vit(input_shape=shape, name="vit_tiny_patch16_224", pretrained=False, **sizes), shape, 1000)
+        bed = Bed(small_vit, (3, 32, 32), 1000)
         if wanted("vit_l2p", only):
             yield bed.training("vit_l2p", Asking(**L2P_SETTINGS), 2, 7 if quick else 20, 1.05)
         if wanted("vit_l2p_read", only):  # queries kept, over two passes for each image
@@ -120,6 +119,12 @@ def cases(quick: bool, only: str) -> Iterator[Callable[[], Iterator[Case]]]:
             ours, theirs = (lambda: read(learner, data, 64)), (lambda: bare.evaluate(prompted, plain.head, x, 64))
             torch.testing.assert_close(ours()[1], theirs()[1], rtol=1e-4, atol=1e-5)
             yield Case("vit_l2p_read", 2, 7 if quick else 20, 0.60, ours, theirs)
+
+    def scale() -> Iterator[Case]:
+        for title, pretraining in {"pretrain": True, "finetune": False}.items():
+            if wanted(f"vit_{title}", only):
+                bed = Bed(small_vit, (3, 32, 32), 1000, pretraining)
+                yield bed.training(f"vit_{title}", Sequential(), 2, 7 if quick else 20, 1.03)
 
     def trainings(name: str, bed: Bed, steps: int, pairs: int, target: float) -> Iterator[Case]:
         for title, make in STRATEGIES.items():
@@ -133,7 +138,12 @@ def cases(quick: bool, only: str) -> Iterator[Callable[[], Iterator[Case]]]:
         ours, theirs = (lambda: read(learner, data, batch_size)), (lambda: bare.evaluate(*parts, x, batch_size))
         return Case(f"{name}_read", math.ceil(count / batch_size), pairs, 1.10, ours, theirs)
 
-    yield from (flat, images, prompts)
+    yield from (flat, images, scale, prompts)
+
+
+def small_vit() -> tuple[nn.Module, int]:
+    sizes = {"patch_size": 4, "width": 96, "depth": 6, "heads": 3}
+    return vit(input_shape=(3, 32, 32), name="vit_tiny_patch16_224", pretrained=False, **sizes)
 
 
 def wanted(name: str, only: str) -> bool:

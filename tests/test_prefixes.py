@@ -166,7 +166,7 @@ def test_masked_head_equals_a_linear_layer_on_features(make_learner, make_stream
 def test_lora_changes_only_its_pairs_and_the_head(make_learner, make_stream, train) -> None:
     pytest.importorskip("peft")
     learner = make_learner(network())
-    ours = LoRA(rank=2, scale=2.0, layers=["qkv"], class_mask=True)
+    ours = LoRA(rank=2, scale=2, layers=["qkv"], class_mask=True)
     train(learner, ours, make_stream(2), 3)
     names = {name for name, p in learner.network.named_parameters() if p.requires_grad}
     assert len(names) == 2 * 2 + 2 and all("lora_" in n or n.startswith("head.") for n in names)
@@ -184,5 +184,5 @@ def test_refusals(make_learner, make_stream, make_network, error, monkeypatch) -
     for strategy in (dual(), coda()):
         assert "patch tokens" in error(lambda: strategy.prepare(make_learner(make_network()), stream))  # noqa: B023
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
-    text = error(lambda: LoRA(rank=2, scale=2.0, layers=["qkv"], class_mask=True).prepare(make_learner(network()), stream))
+    text = error(lambda: LoRA(rank=2, scale=2, layers=["qkv"], class_mask=True).prepare(make_learner(network()), stream))
     assert "pip install 'cl-bench[peft]'" in text

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from cl_bench.core.errors import ConfigError
-from cl_bench.core.kinds import Count, Positive
+from cl_bench.core.kinds import Count
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Stream
 from cl_bench.strategies.frozen import choose_parameters
@@ -20,7 +20,7 @@ class LoRA(OwnClasses):
     needs_classes: ClassVar[bool] = True
     needs_logits: ClassVar[bool] = True
 
-    def __init__(self, *, rank: Count, scale: Positive, layers: list[str], class_mask: bool):
+    def __init__(self, *, rank: Count, scale: Count, layers: list[str], class_mask: bool):
         super().__init__(class_mask=class_mask)
         self.rank, self.scale, self.layers = rank, scale, layers
 
