@@ -30,6 +30,20 @@ class Plain:
         """Fills a memory."""
 
 
+class Pretraining(Plain):
+    """The gradient's norm clipped, the rate by torch's own scheduler."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, clip: float, factor: Callable[[int], float]):
+        self.clip, self.rate = clip, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+    def after_backward(self, network: nn.Module) -> float:
+        nn.utils.clip_grad_norm_(network.parameters(), self.clip)
+        return 0.0
+
+    def after_step(self, x: Tensor, y: Tensor) -> None:
+        self.rate.step()
+
+
 def train(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,20 +30,6 @@ class Penalty(Plain):
             assert p.grad is not None
             p.grad.add_(pull)
         return value / 2
-
-
-class Pretraining(Plain):
-    """The gradient's norm clipped, the rate by torch's own scheduler."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, clip: float, factor: Callable[[int], float]):
-        self.clip, self.rate = clip, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-    def after_backward(self, network: nn.Module) -> float:
-        nn.utils.clip_grad_norm_(network.parameters(), self.clip)
-        return 0.0
-
-    def after_step(self, x: Tensor, y: Tensor) -> None:
-        self.rate.step()
 
 
 class SI(Penalty):

@@ -106,7 +106,7 @@ class Bed:
         network, method = twin(strategy, copied, self.view)
         optimizer = self.make_optimizer(network.parameters())
         if self.pretraining:
-            method = bare_methods.Pretraining(optimizer, CLIP, functools.partial(WARMUP, steps=steps, number=0))
+            method = bare.Pretraining(optimizer, CLIP, functools.partial(WARMUP, steps=steps, number=0))
 
         def ours(steps: int = steps) -> None:
             plan = Plan(BATCH, None, steps, False)
