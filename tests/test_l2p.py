@@ -23,7 +23,7 @@ from cl_bench.strategies.frozen import Once
 from cl_bench.strategies.l2p import L2P, PromptedViT
 from cl_bench.strategies.pool import Pool
 from cl_bench.strategies.replay import ER
-from cl_bench.strategies.tokens import class_token
+from cl_bench.strategies.tokens import class_token, encode
 
 CONF, DIM, RATE = Path(__file__).parents[1] / "conf/strategy", 8, 0.1
 PRESETS: dict[str, dict[str, Any]] = {
@@ -170,6 +170,18 @@ def test_random_choice_is_of_different_prompts_and_agrees_between_looks(make_lea
     assert set(ids.flatten().tolist()) == set(range(5))
     data = stream.experiences[0].train
     assert torch.equal(read(learner, data, 12)[1], read(learner, data, 12)[1])
+
+
+@pytest.mark.parametrize("name", ["blocks", "blocks.1", "blocks.1.mlp", "norm"])
+def test_a_probe_sees_every_token_where_the_head_reads_a_few(name: str) -> None:
+    vit, x, prompts, seen = network().backbone, torch.randn(3, 1, 3, 3), torch.randn(3, 6, DIM), []
+    plain, query = encode(vit, x, prompts, False), class_token(vit, x)
+    torch.testing.assert_close(query, vit(x))
+    hook = vit.get_submodule(name).register_forward_hook(lambda *given: seen.append(given[-1].shape[1]))
+    torch.testing.assert_close(encode(vit, x, prompts, False), plain)
+    torch.testing.assert_close(class_token(vit, x), query)
+    hook.remove()
+    assert plain.shape == (3, 6, DIM) and seen == [16, 10]
 
 
 @pytest.mark.parametrize("random_views", [False, True])

@@ -59,11 +59,12 @@ class ICaRL(Strategy):
         if self.num_kept:
             index = torch.randint(0, self.num_kept, (self.batch_size,), generator=learner.rng).to(learner.device, non_blocking=True)
             raw, y = (torch.cat([new, kept.index_select(0, index)]) for new, kept in ((raw, self.raw), (y, self.y)))
-        output = learner.teach(Batch(raw, y, batch.task))
-        target = F.one_hot(y, len(old)).to(output.outputs.dtype)
+        views, target = learner.views(raw), F.one_hot(y, len(old)).float()
         with learner.fabric.autocast():
-            if self.num_kept:
-                target = torch.where(old, self.teacher(output.views[0]).sigmoid(), target)
+            if self.num_kept:  # before the pass that keeps its activations, so that those of this one are memory already there
+                target = torch.where(old, self.teacher(views[0]).sigmoid(), target)
+        output = learner.judge(views, Batch(raw, y, batch.task))
+        with learner.fabric.autocast():
             losses = F.binary_cross_entropy_with_logits(output.outputs, target, reduction="none")
         return replace(output, loss=(losses * self.seen[batch.task]).sum() / len(y))
 

@@ -24,16 +24,26 @@ def check_vit(strategy: str, backbone: nn.Module) -> None:
 
 
 def encode(vit: Any, x: Tensor, prompts: Tensor | None, beside_class: bool) -> Tensor:
-    """Images -> [B, P + 1 + patches, D] after the last norm, prompts [B, P, D] first; they have no position of their own.
+    """Images -> after the last norm [B, P, D] at the prompts [B, P, D], without them [B, 1, D] at the class token.
 
-    beside_class: they take the class token's, as in the PyTorch code, which has them behind it. Attention knows no order but that.
+    Prompts stand first and have no position of their own; beside_class: they take the class token's, as in the PyTorch code,
+    which has them behind it. Attention knows no order but that.
     """
+    from timm.models.vision_transformer import Block
+
     tokens = vit._pos_embed(vit.patch_embed(x))
     if prompts is not None:
         if beside_class and vit.pos_embed is not None and not vit.no_embed_class:
             prompts = prompts + vit.pos_embed[:, :1]
         tokens = torch.cat([prompts, tokens], 1)
-    return vit.norm(vit.blocks(vit.norm_pre(tokens)))
+    tokens, count, last = vit.norm_pre(tokens), 1 if prompts is None else prompts.shape[1], vit.blocks[-1]
+    watched = any(module._forward_hooks for module in (vit.blocks, vit.norm, *last.modules()))
+    if watched or type(last) is not Block:  # a probe sees every token
+        return vit.norm(vit.blocks(tokens))[:, :count]
+    for block in list(vit.blocks)[:-1]:
+        tokens = block(tokens)
+    tokens = (tokens + last.drop_path1(last.ls1(last.attn(last.norm1(tokens)))))[:, :count]  # nobody reads the others any more
+    return vit.norm(tokens + last.drop_path2(last.ls2(last.mlp(last.norm2(tokens)))))
 
 
 def class_token(vit: Any, x: Tensor) -> Tensor:
