@@ -27,13 +27,12 @@ from cl_bench.core.schedule import Constant
 from cl_bench.core.types import Batch
 from cl_bench.models.timm_models import resnet
 from cl_bench.probes.knn import votes
-from cl_bench.resolve import load
 
 
 def chosen(group: str, name: str) -> dict[str, Any]:
-    """Settings of conf/<group>/<name>.yaml."""
-    node = load(name, {file.stem: file for file in (CONF / group).glob("*.yaml")})
-    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+    """Settings of conf/<group>/<name>.yaml alone."""
+    settings: Any = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
+    return {key: value for key, value in settings.items() if key != "defaults"}
 
 
 def seconds(work: Callable[[], object], device: str) -> float:

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.stats import ks_2samp
 
 from cl_bench.core.errors import ConfigError
-from cl_bench.data.augment import TRIES, along, blurring, crops, hue, jitter, resampling, shifting
+from cl_bench.data.augment import TRIES, along, blends, blurring, crops, hue, jitter, resampling, shifting
 from cl_bench.data.contrastive import Augmented
 
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
@@ -76,7 +76,9 @@ def test_jitter_is_torchvisions_in_every_order(turn, channels) -> None:
         for kind in kinds:
             image = change[kind](image, float(factor[kind]))
         expected.append(image)
-    assert torch.allclose(jitter(x.clone(), factors, order, turn), torch.stack(expected), atol=1e-3)  # its 0.2989 for PIL's 0.299
+    assert torch.allclose(
+        jitter(x.clone(), blends(factors, order), factors[3], order.argsort(0)[3], turn), torch.stack(expected), atol=1e-3
+    )  # its 0.2989 for PIL's 0.299
 
 
 def test_blur_is_torchvisions() -> None:

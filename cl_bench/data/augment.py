@@ -51,10 +51,11 @@ def resampling(start: Tensor, length: Tensor, source: int, size: int, mode: str,
     step = (length / size)[:, None, None]
     line, begin = torch.arange(source, device=start.device) + 0.5, start[:, None, None]
     centre = places(size, start, mirrored).add_(0.5).mul_(step).add_(begin)
-    distance = (line - centre).abs_().div_(step.clamp(min=1))
+    distance, reach = (line - centre).abs_(), step.clamp(min=1)
     if mode == "bilinear":
-        weight = distance.neg_().add_(1).clamp_(min=0)
+        weight = torch.sub(reach, distance, out=distance).clamp_(min=0)  # of any height: they are divided by their sum
     else:
+        distance.div_(reach)
         near = ((CUBIC + 2) * distance - (CUBIC + 3)) * distance * distance + 1
         far = ((CUBIC * distance - 5 * CUBIC) * distance + 8 * CUBIC) * distance - 4 * CUBIC
         weight = torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
@@ -102,32 +103,38 @@ def grey(x: Tensor) -> Tensor:
     return x[:, :1].mul(GREY[0]).add_(x[:, 1:2], alpha=GREY[1]).add_(x[:, 2:], alpha=GREY[2])
 
 
-def jitter(x: Tensor, factors: Tensor, order: Tensor, turn: int | None) -> Tensor:
-    """ColorJitter of x [B, C, H, W] in [0, 1], in place: factors [4, B] of brightness, contrast, saturation (1 is as it was) and
-    hue (0 is), applied image by image in the order [4, B], a permutation of 0 to 3 in each column.
+def blends(factors: Tensor, order: Tensor) -> Tensor:
+    """What jitter mixes, place by place [4 places, 3, B]: of the image itself, of its mean lightness, of the pixel's; at hue (1, 0, 0).
 
-    The three blends x <- f x + (1 - f) reference are one operation whose reference differs. turn: the place of hue where all
+    factors [4, B] of brightness, contrast, saturation (1 is as it was) and hue; order [4, B]: a permutation of 0 to 3 in each column.
+    """
+    own = factors.gather(0, order).masked_fill_(order == 3, 1)
+    return torch.stack([own, *((1 - own) * (order == kind) for kind in (1, 2))], 1)
+
+
+def jitter(x: Tensor, shares: Tensor, angle: Tensor, place_of_hue: Tensor, at: int | None) -> Tensor:
+    """ColorJitter of x [B, C, H, W] in [0, 1], in place: shares as blends gives them, hue turned at its place [B] by angle [B] of a circle.
+
+    The three blends x <- f x + (1 - f) reference are one operation whose reference differs. at: the place of hue where all
     images have it in one; None turns it once between three blends before and three after, of which each image needs three.
     """
-    factor = factors.gather(0, order)
-    place_of_hue = order.argsort(0)[3]
-    for places in (range(3 if turn is None else turn), range(1 if turn is None else turn + 1, 4)):
-        if places.start and x.shape[1] == 3:
-            hue(x, factors[3])
-        for place in places:
-            now = place > place_of_hue if places.start else place < place_of_hue
-            f, kind = factor[place].where(now, 1), order[place]
-            _blend(x, f, (1 - f) * (kind == 1), (1 - f) * (kind == 2))
+    neutral = shares.new_tensor([1.0, 0.0, 0.0])[:, None]
+    for place in range(3 if at is None else at):
+        _blend(x, shares[place] if at is not None else shares[place].where(place < place_of_hue, neutral))
+    if x.shape[1] == 3:
+        hue(x, angle)
+    for place in range(1 if at is None else at + 1, 4):
+        _blend(x, shares[place] if at is not None else shares[place].where(place > place_of_hue, neutral))
     return x
 
 
-def _blend(x: Tensor, own: Tensor, of_mean: Tensor, of_grey: Tensor) -> None:
-    """x <- own x + of_mean (mean lightness of the image) + of_grey (lightness of the pixel), within [0, 1]; all [B]."""
-    own, of_mean, of_grey = (share[:, None, None, None] for share in (own, of_mean, of_grey))
+def _blend(x: Tensor, shares: Tensor) -> None:
+    """x <- of itself, of the mean lightness of the image and of the lightness of the pixel such shares [3, B], within [0, 1]."""
+    own, of_mean, of_grey = shares[..., None, None, None]
     if x.shape[1] == 3:
         light = grey(x)
         mean = light.mean((2, 3), keepdim=True).mul_(of_mean)
-        x.mul_(own).add_(light.mul_(of_grey).add_(mean))
+        torch.addcmul(light.mul_(of_grey).add_(mean), x, own, out=x)
     else:
         mean = x.mean((2, 3), keepdim=True).mul_(of_mean)
         x.mul_(own + of_grey).add_(mean)
