@@ -141,6 +141,17 @@ def test_each_image_has_numbers_of_its_own_and_none_draws_nothing() -> None:
     assert view(size=9, crop="shifted")(raw[:, :1], torch.Generator()).shape == (70, 1, 9, 9)
 
 
+@pytest.mark.parametrize("changes", [{}, {"jitter_chance": 0.0}, {"size": 9, "centre": 0.8}])
+@pytest.mark.parametrize("drawn", [True, False])
+def test_views_keep_their_pixels_where_the_network_computes_in_half_precision(changes, drawn: bool) -> None:
+    def seen() -> torch.Tensor:
+        return view(**changes)(images(70), torch.Generator().manual_seed(0) if drawn else None)
+
+    plain = seen()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(seen(), plain)
+
+
 @pytest.mark.parametrize(
     ("changes", "size", "words"),
     [

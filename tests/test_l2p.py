@@ -174,14 +174,21 @@ def test_random_choice_is_of_different_prompts_and_agrees_between_looks(make_lea
 
 @pytest.mark.parametrize("name", ["blocks", "blocks.1", "blocks.1.mlp", "norm"])
 def test_a_probe_sees_every_token_where_the_head_reads_a_few(name: str) -> None:
-    vit, x, prompts, seen = network().backbone, torch.randn(3, 1, 3, 3), torch.randn(3, 6, DIM), []
-    plain, query = encode(vit, x, prompts, False), class_token(vit, x)
-    torch.testing.assert_close(query, vit(x))
-    hook = vit.get_submodule(name).register_forward_hook(lambda *given: seen.append(given[-1].shape[1]))
-    torch.testing.assert_close(encode(vit, x, prompts, False), plain)
-    torch.testing.assert_close(class_token(vit, x), query)
-    hook.remove()
-    assert plain.shape == (3, 6, DIM) and seen == [16, 10]
+    torch.manual_seed(0)
+    vit = VisionTransformer(img_size=3, patch_size=1, in_chans=1, num_classes=0, embed_dim=DIM, depth=2, num_heads=2, init_values=0.1)
+    x, prompts, seen, computed = torch.randn(3, 1, 3, 3), torch.randn(3, 6, DIM, requires_grad=True), [], []
+
+    def look() -> list[Tensor]:
+        found = encode(vit, x, prompts, False)
+        return [found, *torch.autograd.grad(found.square().sum(), prompts), class_token(vit, x)]
+
+    last: Any = vit.blocks[-1]
+    last.mlp.register_forward_pre_hook(lambda module, given: computed.append(given[0].shape[1]))
+    few = look()
+    torch.testing.assert_close(few[-1], vit(x))
+    vit.get_submodule(name).register_forward_hook(lambda *given: seen.append(given[-1].shape[1]))
+    torch.testing.assert_close(few, look(), rtol=1e-12, atol=1e-12)
+    assert few[0].shape == (3, 6, DIM) and seen == [16, 10] and computed == [6, 1, 10, 16, 10]  # 10: timm's own pass
 
 
 @pytest.mark.parametrize("random_views", [False, True])

@@ -118,18 +118,21 @@ def jitter(x: Tensor, shares: Tensor, angle: Tensor, place_of_hue: Tensor, at: i
     The three blends x <- f x + (1 - f) reference are one operation whose reference differs. at: the place of hue where all
     images have it in one; None turns it once between three blends before and three after, of which each image needs three.
     """
-    neutral = shares.new_tensor([1.0, 0.0, 0.0])[:, None]
-    for place in range(3 if at is None else at):
-        _blend(x, shares[place] if at is not None else shares[place].where(place < place_of_hue, neutral))
+    before, after = shares, shares
+    if at is None:
+        place, neutral = torch.arange(4, device=x.device)[:, None, None], (torch.arange(3, device=x.device) == 0).to(shares.dtype)[:, None]
+        before, after = shares.where(place < place_of_hue, neutral), shares.where(place > place_of_hue, neutral)
+    for mix in before[: 3 if at is None else at]:
+        _blend(x, mix)
     if x.shape[1] == 3:
         hue(x, angle)
-    for place in range(1 if at is None else at + 1, 4):
-        _blend(x, shares[place] if at is not None else shares[place].where(place > place_of_hue, neutral))
+    for mix in after[1 if at is None else at + 1 :]:
+        _blend(x, mix)
     return x
 
 
 def _blend(x: Tensor, shares: Tensor) -> None:
-    """x <- of itself, of the mean lightness of the image and of the lightness of the pixel such shares [3, B], within [0, 1]."""
+    """x <- own x + of_mean (mean lightness of the image) + of_grey (lightness of the pixel), within [0, 1]; shares [3, B]."""
     own, of_mean, of_grey = shares[..., None, None, None]
     if x.shape[1] == 3:
         light = grey(x)

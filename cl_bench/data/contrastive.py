@@ -60,29 +60,32 @@ class Augmented:
         self.mean, self.std = (list(v) if isinstance(v, Sequence) else [v] for v in (mean, std))
 
     def __call__(self, raw: Tensor, rng: torch.Generator | None) -> Tensor:
+        with torch.autocast(raw.device.type, enabled=False):  # half precision would round the crop's pixels
+            return self._views(raw, rng)
+
+    def _views(self, raw: Tensor, rng: torch.Generator | None) -> Tensor:
         b, c, h, w = raw.shape
         size = (self.size or h, self.size or w)
         self._refuse(c, h, w, size)
-        mean, std = (torch.tensor(v, device=raw.device)[:, None, None] for v in (self.mean, self.std))
-        out = torch.empty(b, max(c, len(mean), len(std)), *size, device=raw.device)
-        drawn = None if rng is None else self._numbers(b, h, w, rng, raw.device)
-        for part, turn in self._parts(b, drawn, raw.device):
-            x = raw.index_select(0, part).to(out.dtype)
-            if drawn is None:
-                x = self._still(x, size)
-            else:
-                x = self._augment(x, size, {name: numbers.index_select(-1, part) for name, numbers in drawn.items()}, turn)
-            x = (x if x.shape[1] == out.shape[1] else x.repeat(1, out.shape[1], 1, 1)).sub_(mean).div_(std)
-            out.index_copy_(0, part, x)  # the index_ functions are [], in a fraction of its time
+        mean, std = (torch.tensor(v, dtype=torch.get_default_dtype(), device=raw.device)[:, None, None] for v in (self.mean, self.std))
+        if rng is None:
+            return self._finish(self._still(raw.to(mean.dtype, copy=True), size), mean, std)
+        drawn = self._numbers(b, h, w, rng, raw.device)
+        if raw.device.type != "cpu" or "place" not in drawn:
+            return self._finish(self._augment(raw.to(mean.dtype, copy=True), size, drawn, None), mean, std)
+        # On a CPU, where what was drawn can be looked at, those that turn their hue at the same place (-1: not at all) are worked on
+        # together, as many as fit its cache: a third of the time
+        out, turn = torch.empty(b, max(c, len(mean), len(std)), *size), drawn["place"].masked_fill(drawn["still"], -1)
+        for k in range(-1, 4):
+            for part in (turn == k).nonzero().flatten().split(PORTION):
+                of_part = {name: numbers.index_select(-1, part) for name, numbers in drawn.items()}
+                x = self._augment(raw.index_select(0, part).to(out.dtype), size, of_part, k)
+                out.index_copy_(0, part, self._finish(x, mean, std))  # as out[part] = x, in a fraction of the time
         return out
 
-    def _parts(self, b: int, drawn: Mapping[str, Tensor] | None, device: torch.device) -> list[tuple[Tensor, int | None]]:
-        """Which images are worked on together. On a CPU, where what was drawn can be looked at, those that turn their hue at the same
-        place (-1: not at all), as many as fit its cache: a third of the time. Elsewhere all, whatever was drawn."""
-        if device.type != "cpu" or drawn is None or "place" not in drawn:
-            return [(torch.arange(b, device=device), None)]
-        turn = drawn["place"].masked_fill(drawn["still"], -1)
-        return [(part, k) for k in range(-1, 4) for part in (turn == k).nonzero().flatten().split(PORTION) if len(part)]
+    def _finish(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        channels = max(x.shape[1], len(mean), len(std))
+        return (x if x.shape[1] == channels else x.repeat(1, channels, 1, 1)).sub_(mean).div_(std)
 
     def _numbers(self, b: int, h: int, w: int, rng: torch.Generator, device: torch.device) -> dict[str, Tensor]:
         """All that is random, [..., B] by name."""

@@ -59,12 +59,13 @@ class ICaRL(Strategy):
         if self.num_kept:
             index = torch.randint(0, self.num_kept, (self.batch_size,), generator=learner.rng).to(learner.device, non_blocking=True)
             raw, y = (torch.cat([new, kept.index_select(0, index)]) for new, kept in ((raw, self.raw), (y, self.y)))
-        views, target = learner.views(raw), F.one_hot(y, len(old)).float()
-        with learner.fabric.autocast():
-            if self.num_kept:  # before the pass that keeps its activations, so that those of this one are memory already there
-                target = torch.where(old, self.teacher(views[0]).sigmoid(), target)
+        views = learner.views(raw)
+        with learner.fabric.autocast():  # before the pass whose activations stay: the teacher's take memory that the last step left
+            told = self.teacher(views[0]).sigmoid() if self.num_kept else None
         output = learner.judge(views, Batch(raw, y, batch.task))
+        target = F.one_hot(y, len(old)).to(output.outputs.dtype)
         with learner.fabric.autocast():
+            target = target if told is None else torch.where(old, told, target)
             losses = F.binary_cross_entropy_with_logits(output.outputs, target, reduction="none")
         return replace(output, loss=(losses * self.seen[batch.task]).sum() / len(y))
 

@@ -38,7 +38,7 @@ def encode(vit: Any, x: Tensor, prompts: Tensor | None, beside_class: bool) -> T
         tokens = torch.cat([prompts, tokens], 1)
     tokens, count, last = vit.norm_pre(tokens), 1 if prompts is None else prompts.shape[1], vit.blocks[-1]
     watched = any(module._forward_hooks for module in (vit.blocks, vit.norm, *last.modules()))
-    if watched or type(last) is not Block:  # a probe sees every token
+    if watched or type(last) is not Block:  # a probe's forward hook sees every token
         return vit.norm(vit.blocks(tokens))[:, :count]
     for block in list(vit.blocks)[:-1]:
         tokens = block(tokens)
