@@ -137,6 +137,7 @@ def test_each_image_has_numbers_of_its_own_and_none_draws_nothing() -> None:
     assert len({tuple(image.flatten().tolist()) for image in seen}) == 70
     assert torch.equal(seen, view()(raw, torch.Generator().manual_seed(0)))
     assert torch.allclose(view(mean=[0.5], std=[0.25])(raw, None), (raw / 255 - 0.5) / 0.25, atol=1e-5)
+    assert view()(raw[:2], torch.Generator().manual_seed(0)).shape == (2, 3, 24, 24)
     assert view(size=9)(raw, None).shape == view(size=9)(raw, torch.Generator()).shape == (70, 3, 9, 9)
     assert view(size=9, crop="shifted")(raw[:, :1], torch.Generator()).shape == (70, 1, 9, 9)
 

@@ -76,7 +76,7 @@ class Augmented:
         # On a CPU, where what was drawn can be looked at, those that turn their hue at the same place (-1: not at all) are worked on
         # together, as many as fit its cache: a third of the time
         out, turn = torch.empty(b, max(c, len(mean), len(std)), *size), drawn["place"].masked_fill(drawn["still"], -1)
-        for k in range(-1, 4):
+        for k in turn.unique().tolist():
             for part in (turn == k).nonzero().flatten().split(PORTION):
                 of_part = {name: numbers.index_select(-1, part) for name, numbers in drawn.items()}
                 x = self._augment(raw.index_select(0, part).to(out.dtype), size, of_part, k)
