@@ -146,7 +146,7 @@ def test_doubtful_groups_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_command_writes_every_file(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(outputs)]) == 0
-    stems = ["accuracy_matrix_er", "accuracy_matrix_joint", "accuracy_over_tasks", "forgetting_vs_parameters"]
+    stems = ["accuracy_matrix_er", "accuracy_matrix_joint", "accuracy_over_tasks"]  # of one size: no figure over sizes
     expected = {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")}
     expected |= {"runs.csv", "table.csv", "table.md", "table.tex"}
     out = outputs / "report"
@@ -159,6 +159,23 @@ def test_command_writes_every_file(outputs: Path, capsys: pytest.CaptureFixture[
     assert "| er | 0.5000 ± 0.3606 |" in (out / "table.md").read_text(encoding="utf-8")
     printed = capsys.readouterr().out
     assert "0.5000 ± 0.3606" in printed and "1 unfinished run left out" in printed and "report" in printed
+
+
+def test_pictures_are_of_what_the_runs_have(tmp_path: Path) -> None:
+    for model, parameters in (("small", 100), ("large", 1000)):
+        folder = make_run(tmp_path, "lump", 0, 0.5, model=model)
+        (folder / "provenance.json").write_text(json.dumps({"parameters": parameters}))
+        (folder / "summary.csv").write_text("metric,value\nknn_all_average_forgetting,0.2\nknn_task_average_forgetting,0.1\n")
+        for kind in collect.KINDS:
+            (folder / f"accuracy_{kind}.csv").rename(folder / f"accuracy_knn_{kind[:4]}.csv".replace("clas", "all"))
+    runs = collect.read_runs([tmp_path])
+    assert collect.kinds_of(runs) == (collect.KNN,)
+    figure = plots.forgetting_vs_parameters(runs, ["model"], collect.KNN)
+    assert figure is not None and [axes.get_title() for axes in figure.axes] == ["KNN among all", "KNN in task"]
+    assert main([str(tmp_path)]) == 0
+    drawn = {path.stem for path in (tmp_path / "report").glob("*.svg")}
+    assert drawn == {"knn_accuracy_over_tasks", "knn_forgetting_vs_parameters", "knn_accuracy_matrix_small", "knn_accuracy_matrix_large"}
+    assert plots.forgetting_vs_parameters(runs[runs["model"] == "small"], ["model"], collect.KNN) is None
 
 
 def test_options(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,7 +111,7 @@ def test_learns_forgets_and_reports(domains: Path, tmp_path: Path, capsys: pytes
     printed = capsys.readouterr().out
     assert "sequential" in printed and "average" in printed
     names = {p.name for p in (tmp_path / "report").iterdir()}
-    assert {"loss_over_tasks.png", "loss_forgetting_vs_parameters.svg", "loss_matrix_er.png", "table.md"} <= names
+    assert {"loss_over_tasks.png", "loss_matrix_er.png", "table.md"} <= names
     assert not [name for name in names if "accuracy" in name]
     assert "loss average forgetting" in (tmp_path / "report" / "table.md").read_text()
 

@@ -14,6 +14,7 @@ from cl_bench.mistakes import nearest
 
 AXES = ("scenario", "data", "model", "objective", "strategy", "tag", "seed")
 KINDS = ("class_il", "task_il")
+KNN = ("knn_all", "knn_task")  # of features, where a head has no classes
 LOSS = "loss"  # in nats, less is better
 ABOUT = ("parameters", "folder", "config")  # what else is known of a run
 OF_RUNS = ("run.log", "provenance.json", "metrics.jsonl")  # no other folder with a config.yaml has one of them
@@ -58,9 +59,13 @@ def read_runs(paths: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame([read_run(folder) for folder in finished])
 
 
+def matrix_file(folder: Path, kind: str) -> Path:
+    return folder / ("loss.csv" if kind == LOSS else f"accuracy_{kind}.csv")
+
+
 def read_matrix(folder: Path, kind: str) -> pd.DataFrame | None:
     """Accuracy or loss after each experience (rows) on each task (columns); None where this kind was not evaluated."""
-    path = folder / ("loss.csv" if kind == LOSS else f"accuracy_{kind}.csv")
+    path = matrix_file(folder, kind)
     if not path.is_file():
         return None
     try:
@@ -71,10 +76,11 @@ def read_matrix(folder: Path, kind: str) -> pd.DataFrame | None:
 
 
 def kinds_of(runs: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
-    """What is drawn together: accuracies, of both kinds, unless the runs have losses alone; and losses, if any run has them."""
-    losses = [(Path(folder) / "loss.csv").is_file() for folder in runs["folder"]]
-    accuracies = [(Path(folder) / f"accuracy_{kind}.csv").is_file() for folder in runs["folder"] for kind in KINDS]
-    return ((KINDS,) if any(accuracies) or not any(losses) else ()) + (((LOSS,),) if any(losses) else ())
+    """What is drawn together, where any run has it: accuracies of the head, of nearest neighbours, losses; the first where none has any."""
+    found = [
+        kinds for kinds in (KINDS, KNN, (LOSS,)) if any(matrix_file(Path(f), kind).is_file() for f in runs["folder"] for kind in kinds)
+    ]
+    return tuple(found) or (KINDS,)
 
 
 def seen_average(folder: Path, kind: str) -> pd.Series | None:

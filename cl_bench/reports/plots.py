@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-from cl_bench.reports.collect import KINDS, LOSS, kinds_of, seen_average
+from cl_bench.reports.collect import KINDS, KNN, LOSS, kinds_of, seen_average
 from cl_bench.reports.heatmaps import matrices
 from cl_bench.reports.prompts import histograms
 from cl_bench.reports.tables import aggregate, ordered, title
@@ -121,11 +121,13 @@ def size_axis(axes: Axes, sizes: pd.Series) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def forgetting_vs_parameters(runs: pd.DataFrame, by: Sequence[str], kinds: Sequence[str] = KINDS) -> Figure:
-    """Average forgetting against the number of parameters; models of one method are joined by a line."""
+def forgetting_vs_parameters(runs: pd.DataFrame, by: Sequence[str], kinds: Sequence[str] = KINDS) -> Figure | None:
+    """Average forgetting against the number of parameters; models of one method are joined by a line. None where all have one."""
     metrics = [f"{kind}_average_forgetting" for kind in kinds]
     unit, scale = ("nats", 1) if LOSS in kinds else ("percentage points", 100)
     table, series = over_sizes(runs, by, metrics)
+    if not table.duplicated(series).any() and runs["model"].nunique() == 1:
+        return None
     figure, panels = panels_of(kinds, f"average forgetting ({unit})", "parameters")
     for axes, metric in zip(panels.values(), metrics, strict=True):
         for label, group, style in groups(table, series):
@@ -172,11 +174,12 @@ def write(runs: pd.DataFrame, by: Sequence[str], out: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         figures = {}
         for kinds in kinds_of(runs):
-            what, prefix = ("loss", "loss_") if LOSS in kinds else ("accuracy", "")
+            what, prefix = {KINDS: ("accuracy", ""), KNN: ("knn_accuracy", "knn_"), (LOSS,): ("loss", "loss_")}[kinds]
             for stream, part in streams(runs):  # unlike streams have no common axis of tasks
                 own = [column for column in by if column not in ("scenario", "data") or part[column].nunique() > 1] or ["strategy"]
                 figures[f"{what}_over_tasks{stream}"] = over_tasks(part, own, kinds)
-            figures[f"{prefix}forgetting_vs_parameters"] = forgetting_vs_parameters(runs, by, kinds)
+            if figure := forgetting_vs_parameters(runs, by, kinds):
+                figures[f"{prefix}forgetting_vs_parameters"] = figure
             found = groups(runs, by)
             if len(found) > HEAT_MAPS:
                 print(f"note: {len(found)} groups are too many for a heat map each; give fewer folders, or fewer columns to --by.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -26,11 +26,12 @@ def histograms(runs: pd.DataFrame) -> Figure | None:
     found = {seed: table for seed, table in list(tables.items())[:PANELS] if table is not None}
     if not found:
         return None
-    figure, panels = plt.subplots(len(found), figsize=(9.5, 1.6 + 2.6 * len(found)), layout="constrained", squeeze=False, sharex=True)
+    figure = Figure(figsize=(9.5, 1.6 + 2.6 * len(found)), layout="constrained")
+    panels = figure.subplots(len(found), squeeze=False, sharex=True)
     for (seed, shares), axes in zip(found.items(), panels[:, 0]):
         width = 0.8 / len(shares)
         for number, (test, row) in enumerate(shares.iterrows()):
-            colour = plt.get_cmap("viridis")(number / max(1, len(shares) - 1))
+            colour = matplotlib.colormaps["viridis"](number / max(1, len(shares) - 1))
             axes.bar([m + (number - (len(shares) - 1) / 2) * width for m in range(len(row))], row, width, label=str(test), color=colour)
         axes.set(title=f"seed {seed}", ylabel="share of what a test takes", xticks=range(shares.shape[1]))
     axes.set_xlabel("prompt")

@@ -15,6 +15,7 @@ HEADLINE = (
     *(f"{kind}_{name}" for kind in KINDS for name in ("average_accuracy", "average_forgetting")),
     *("loss_average", "loss_average_forgetting"),
 )
+SAID = {"class_il": "class-IL", "task_il": "task-IL", "knn_all": "KNN among all", "knn_task": "KNN in task"}
 TEX = str.maketrans({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
                     | {sign: f"\\{sign}" for sign in "&%$#_{}"})  # fmt: skip
 
@@ -76,7 +77,9 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
 
 def title(column: str) -> str:
     """class_il_average_accuracy -> class-IL average accuracy; a task's own name stays."""
-    words = re.sub("^loss_", "loss ", column.replace("class_il", "class-IL").replace("task_il", "task-IL"))
+    words = re.sub("^loss_", "loss ", column)
+    for name, said in SAID.items():
+        words = words.replace(name, said)
     return words.replace("_", " ") if words != column else column
 
 
