@@ -96,6 +96,8 @@ def _hydra(folders: Sequence[Path]) -> Iterator[None]:
     from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.global_hydra import GlobalHydra
 
+    import cl_bench.resolve  # noqa: F401  its resolvers stand in presets, in their sweeps too
+
     with initialize_config_dir(str(CONF), version_base="1.3"):
         plugins.give_way({kind: choices(f"hydra/{kind}") for kind in ("launcher", "sweeper")})
         loader = GlobalHydra.instance().config_loader()
