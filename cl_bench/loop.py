@@ -187,6 +187,8 @@ def learn(
                     saver.save(learner, strategy, progress, (number, step))
         _check(pending, experience, epoch, step, progress)
         progress.end_epoch()
+    if line := match.told(learner, experience, step):
+        progress.say(line)
 
 
 def _check(pending: list[Tensor], experience: Experience, epoch: int, step: int, progress: Progress) -> None:

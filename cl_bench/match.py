@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,21 @@ class Match:
         given = settings or {"run": None, "every": 0}
         self.every = given["every"]
         self.target = None if given["run"] is None else target(Path(given["run"]))
+        self.found = math.nan  # at the last look within the first experience
 
     def due(self, learner: Learner, experience: Experience, step: int) -> bool:
         """Whether training of the first experience ends before this step."""
         if self.target is None or learner.number or step % self.every:
             return False
-        return self._accuracy(learner, experience) >= self.target
+        self.found = self._accuracy(learner, experience)
+        return self.found >= self.target
+
+    def told(self, learner: Learner, experience: Experience, step: int) -> str | None:
+        """Where the first experience ended, and whether it came to what was to be reached."""
+        if self.target is None or learner.number or math.isnan(self.found):
+            return None
+        words = "reached" if self.found >= self.target else "not reached"
+        return f"{experience.name} ends at step {step}: held-out accuracy {self.found:.4f}; {self.target:.4f} of match.run {words}"
 
     def rows(self, learner: Learner, stream: Stream, after: int) -> Iterator[dict[str, Any]]:
         """Held-out accuracy of what has been learned."""

@@ -124,7 +124,12 @@ def _of_text(config: Mapping[str, Any]) -> Iterator[str]:
     if len(kinds) > 1:
         yield f"scenario.datasets={list(given)}: some are text and some are images; give one kind"
         return
-    text = kinds.pop()
+    text, data = kinds.pop(), config["data"]
+    if text and data.get("root") is not None and data.get("name") not in given and "datasets" in config:
+        yield (
+            f"data.root={said(data['root'])} is of data={data['name']}, which is not among scenario.datasets=[{','.join(given)}]; "
+            f"give 'scenario.datasets=[{data['name']}]', with others if you like, or no root"
+        )
     parts = {name: config[name] for name in ("model", "objective", "view")} | {f"probe.{k}": v for k, v in config["probe"].items()}
     wrong = [name for name, node in parts.items() if _reads_text(node) != text]
     if wrong and text:

@@ -38,16 +38,19 @@ FAMILIES = ("vit", "resnet_gn", "lm")  # never in one trend over sizes: they dif
 TASKS = "split_mnist5k/{family}_*/*/scale2_"  # then the tag
 PLAIN = (TASKS + "scratch_lr*", TASKS + "pretrained_lr*")
 OVERLAPS = "overlap_within overlap_within_null overlap_within_shuffled overlap_across"
-REPORTS: dict[str, tuple[tuple[str, ...], str]] = {  # name -> folders of runs, options beside --analyses
-    "split_cifar10": (PLAIN, ""),  # rates make the frontier
-    "scratch_vs_pretrained": ((*PLAIN, TASKS + "stopped_lr*", TASKS + "pretrained_slow*"), ""),
+STEPS = TASKS + "*_steps[0-9]*"
+REPORTS: dict[
+    str, tuple[tuple[str, ...], str]
+] = {  # name -> folders of its own runs, then of others beside them; options beside --analyses
+    "split_cifar10": ((*PLAIN, STEPS), ""),  # rates and steps make the frontier
+    "scratch_vs_pretrained": ((TASKS + "stopped_lr*", TASKS + "pretrained_slow*", *PLAIN), ""),
     "split_cifar100_10x10": (("split_digits/{family}_*/*/scale5_*",), ""),
     "split_cifar100_2x50": (("split_fashion_mnist/{family}_*/*/scale2_*",), ""),
     "shift_cifar100": (("shift_fashion_mnist/{family}_*/*/scale2_*",), ""),
     "two_datasets": (("sequence_*/{family}_*/*/scale2_*",), ""),
     "pretraining_steps": ((TASKS + "pretrained_step[0-9]*", *(tag[:-1] + "0.03" for tag in PLAIN)), "--along pretraining_steps"),
     "pretraining_data": ((TASKS + "pretrained_fraction*", *(tag[:-1] + "0.03" for tag in PLAIN)), "--along pretraining_data"),
-    "finetuning_steps": ((TASKS + "*_steps[0-9]*", *(tag[:-1] + "0.03" for tag in PLAIN)), "--along finetuning_steps"),
+    "finetuning_steps": ((STEPS, *(tag[:-1] + "0.03" for tag in PLAIN)), "--along finetuning_steps"),
     "overlap": (tuple(tag[:-1] + "0.03" for tag in PLAIN), f"--metrics task_il_average_forgetting {OVERLAPS}"),
     "language": (("text_*/{family}_*/*/scale*",), ""),
 }
@@ -77,11 +80,12 @@ def main() -> int:
 
 
 def report(outputs: Path, name: str, family: str) -> bool:
-    """Tables and figures of one preset; nothing where it has no run of this family."""
+    """Tables and figures of one preset; nothing where it has no run of its own of this family yet."""
     patterns, told = REPORTS[name]
-    folders = sorted({str(folder) for pattern in patterns for folder in outputs.glob(pattern.format(family=family))})
-    if not any(next(Path(folder).rglob("summary.csv"), None) for folder in folders):
+    found = {pattern: [str(folder) for folder in outputs.glob(pattern.format(family=family))] for pattern in patterns}
+    if not any(next(Path(folder).rglob("summary.csv"), None) for folder in found[patterns[0]]):
         return True
+    folders = sorted({folder for several in found.values() for folder in several})
     out = outputs / "study" / f"{name}_{family}"
     print(f"\n{name}: {out}", flush=True)
     command = [sys.executable, "-m", "cl_bench.reports", *folders, "--analyses", *told.split(), "--out", str(out)]

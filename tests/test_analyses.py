@@ -55,7 +55,7 @@ def test_points_are_runs_and_their_moments(tmp_path: Path) -> None:
     assert pool == ["size"] and set(found["kind"]) == set(collect.KINDS)
     part = found[found["kind"] == "task_il"].sort_values(["tag", "after"])
     assert part[["after", "final", "a", "b", "frontier"]].to_numpy().tolist() == [
-        [0, False, 0.9, 0.5, True],  # before training: left out; before the last task: a point
+        [0, False, 0.9, 0.5, False],  # before training: left out; before the last task: a point, and no end
         [1, True, 0.6, 0.8, True],
         [1, True, 0.5, 0.7, False],  # of another rate of the same group, and beaten by it
     ]
@@ -88,7 +88,7 @@ def test_of_losses_less_is_better(tmp_path: Path, capsys: pytest.CaptureFixture[
             (folder / "loss.csv").write_text(two_tasks(a, after, b))
             (folder / "summary.csv").write_text("metric,value\nloss_average_forgetting,0.5\nloss_forgetting_over_T,0.25\n")
     found, pool = table(tmp_path)
-    assert found.sort_values(["seed", "tag"])["frontier"].tolist() == [True, False, False, True, True]
+    assert found.sort_values(["seed", "tag"])["frontier"].tolist() == [True, True, False, True, True]
     [at] = frontier.matched(found, pool, None).to_dict("records")
     assert at["kind"] == "loss" and at["task_b"] == 2.6  # the larger of the least losses 2.6 and 2.4
     # 0.9 at the end of the first frontier; 0.4 + (0.8 - 0.4) * (3.2 - 2.6) / (3.2 - 2.4); the third run of seed 0 is left out

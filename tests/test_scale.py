@@ -77,7 +77,9 @@ def test_ends_the_first_task_at_the_first_step_that_reaches_it(plain: Path, tmp_
     looks = [value for number, step, value in seen if number == 0][:-1]  # the last one is noted
     assert [v >= wanted for v in looks] == [False] * (len(looks) - 1) + [True]
     assert [step for number, step, _ in seen if number == 0][: len(looks)] == list(range(0, 2 * len(looks), 2))
-    assert noted(path)[0, "task0"] >= wanted
+    assert noted(path)[0, "task0"] >= wanted and f"task0 ends at step {2 * len(looks) - 2}: " in (path / "run.log").read_text()
+    never = execute(composed(str(plain), "train.optimizer.lr=0.0", every=2), tmp_path / "never")
+    assert f"{wanted:.4f} of match.run not reached\n" in (never / "run.log").read_text()
     whole = outcome(path)
     for calls in (1, 2, 3, 5, 8):  # killed anywhere, the same end
         again = tmp_path / f"killed{calls}"

@@ -95,11 +95,22 @@ def test_frontiers_part_what_pretraining_differs_in(outputs: Path) -> None:
     assert {"scratch", "pretrained, 3000 steps, 1/16 of the data", "pretrained, 3000 steps, 1/2 of the data", *rest} < of_one
 
 
+AGREE = "{} of 6 pairs agree on task A within 0.02 of accuracy on the test; the rest is left out"
+
+
+def test_pairs_that_do_not_agree_on_task_a_are_none(outputs: Path) -> None:
+    [matrix] = outputs.glob("*/vit_femto/*/scale2_stopped_lr0.03/seed1/accuracy_task_il.csv")
+    matrix.write_text(matrix.read_text().replace("0,0.9", "0,0.87"))
+    equal = scale.answers(collect.read_runs([outputs]))[0]
+    assert equal.table["pairs"].tolist() == [1, 2, 2] and equal.table["too far apart"].tolist() == [1, 0, 0]
+    assert equal.words[1] == AGREE.format(5)
+
+
 def test_the_questions_are_answered_by_the_numbers(outputs: Path) -> None:
     equal, size, steps, data, overlap, tuned, language = scale.answers(collect.read_runs([outputs]))
     assert equal.table["saved"].tolist() == pytest.approx([0.101] * 3) and equal.table["pairs"].tolist() == [2] * 3
     assert equal.table[["low", "high"]].to_numpy().ravel().tolist() == pytest.approx([0.1, 0.102] * 3)
-    assert equal.words == ["stopped: " + words(0, 3, 3, "more forgetting", "less")]
+    assert equal.words == ["stopped: " + words(0, 3, 3, "more forgetting", "less"), AGREE.format(6)]
     rho = size.table[size.table["metric"] == scale.LOST].set_index("start")
     assert rho.loc["pretrained", "runs"] == 6 and rho.loc["pretrained", "rho"] == pytest.approx(-(16 / 17.5) * math.sqrt(17.5 / 16))
     assert rho.loc["scratch", "rho"] == 0 and rho["sizes"].tolist() == [3, 3]

@@ -154,6 +154,10 @@ def test_tokens_of_its_own_for_each_domain_are_refused(domains: Path, tmp_path: 
         (["scenario=text", "model=mlp"], ["model cannot take", "lm_nano"]),
         (["scenario=text", "probe=[tokens,accuracy]"], ["probe.accuracy"]),
         (["scenario=text", "scenario.datasets=[python_docs,digits]"], ["some are text"]),
+        (
+            ["scenario=text", "data=text", "data.root=mine"],
+            ["data.root=mine is of data=text, which is not among scenario.datasets=[python_docs"],
+        ),
         (["scenario=text", "model.image_size=8"], ["model.image_size=8", "null"]),
         (["scenario=text", "data=text", "data.root=/nowhere"], ["data.root=/nowhere", "a file or folder that exists"]),
         (["scenario=text", "strategy=icarl"], ["iCaRL", "text has none"]),

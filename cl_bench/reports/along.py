@@ -47,7 +47,11 @@ def said(value: float) -> str:
 
 def write(runs: pd.DataFrame, axis: str, out: Path) -> list[Path]:
     """Figure and trend of the models that were run at enough values of the axis."""
-    known = described(runs).dropna(subset=[axis, *(metric for metric in PANELS if metric in runs)])
+    told = described(runs)
+    if told[axis].isna().all():
+        lack = "steps" if axis == "finetuning_steps" else "config.yaml of the run that made its first weights, beside them"
+        raise ConfigError(f"--along {axis}: no run here tells its own, for want of {lack}; give folders of runs that do")
+    known = told.dropna(subset=[axis, *(metric for metric in PANELS if metric in runs)])
     by = series(known, axis)
     known = known[known.groupby(by)[axis].transform("nunique") >= LEAST]
     if set(PANELS) - set(known) or known.empty:

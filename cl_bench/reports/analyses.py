@@ -72,7 +72,8 @@ def write(runs: pd.DataFrame, by: Sequence[str] | None, out: Path, metrics: Sequ
         shown = same.assign(forgetting=[tables.cell(m, s, n, n) for m, s, n in zip(same["mean"], same["std"], same["n"], strict=True)])
         tables.show(tables.rounded(shown)[[*pool, "kind", "task_b", "forgetting", "n", "note"]])
     sized, asked = measured(runs, metrics)
-    over = trends(sized, [column for column in pool if column not in ("model", "size")], asked)
+    apart = [c for c in ("rate", "finetuning_steps") if c not in pool and sized[c].notna().all() and sized[c].nunique() > 1]
+    over = trends(sized, [*(column for column in pool if column not in ("model", "size")), *apart], asked)
     written.append(_csv(over, out / "trend.csv"))
     print("trend over model sizes (Spearman's rho over runs; 95 % interval from a bootstrap over seeds):")
     tables.show(tables.rounded(over))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,9 +54,11 @@ def non_dominated(a: Values, b: Values) -> NDArray[np.bool_]:
 
 
 def mark(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """The points with a column `frontier`: not dominated within their group and kind."""
-    parts = [part.assign(frontier=non_dominated(*_better(part))) for _, part in table.groupby([*by, "kind"])]
-    return pd.concat(parts).sort_index()
+    """The points with a column `frontier`: at the end of their run, and not dominated by another run of their group, seed and kind."""
+    final = table[table["final"]]
+    parts = [part for _, part in final.groupby([*dict.fromkeys([*by, "seed"]), "kind"])]
+    best = [part.index[non_dominated(*_better(part))] for part in parts]
+    return table.assign(frontier=table.index.isin(np.concatenate(best) if best else []))
 
 
 def _better(part: pd.DataFrame) -> tuple[Values, Values]:
@@ -65,24 +68,28 @@ def _better(part: pd.DataFrame) -> tuple[Values, Values]:
 
 
 def frontier(table: pd.DataFrame, by: Sequence[str]) -> Figure:
-    """Every point, hollow where the run went on after it; a line through the non-dominated ones of each group."""
+    """Runs, pale and hollow where they went on, the means of their ends over seeds, and a line through those that none beats."""
     kinds = [kind for kind in (*KINDS, LOSS) if (table["kind"] == kind).any()]
     unit, scale = (("loss", "nats"), 1) if kinds == [LOSS] else (("accuracy", "%"), 100)
     figure, panels = panels_of(kinds, "{} on the first task ({})".format(*unit), "{} on the last task ({})".format(*unit))
+    same = list(dict.fromkeys([*by, "tag", "kind", "final"]))
     for kind, axes in panels.items():
         for label, group, style in groups(table, by):
-            group = group[group["kind"] == kind].sort_values("b")
+            group = group[group["kind"] == kind]
             if group.empty:
                 continue
-            best = group[group["frontier"]]
+            pale: dict[str, Any] = {"color": style["color"], "marker": style["marker"], "markersize": 4, "alpha": 0.35, "linestyle": "none"}
+            for final, part in group.groupby("final"):
+                axes.plot(scale * part["b"], scale * part["a"], markerfacecolor=None if final else "white", **pale)
+            means = group[group["final"]].groupby(same, as_index=False)[["a", "b"]].mean().sort_values("b")
+            if means.empty:
+                continue
+            best = means[non_dominated(*_better(means))]
             axes.plot(scale * best["b"], scale * best["a"], color=style["color"], linestyle=style["linestyle"], lw=1.5)
-            axes.plot([], [], label=label, color=style["color"], linestyle="none", marker=style["marker"])
-            for _, at in group.iterrows():
-                look = {"marker": style["marker"], "color": style["color"], "alpha": 1 if at["frontier"] else 0.35}
-                axes.plot(scale * at["b"], scale * at["a"], markersize=6, markerfacecolor=None if at["final"] else "white", **look)
+            axes.plot(scale * means["b"], scale * means["a"], label=label, color=style["color"], linestyle="none", marker=style["marker"])
         axes.plot([], [], color="0.4", lw=1.5, label="not dominated")
         if not table["final"].all():
-            axes.plot([], [], color="0.4", linestyle="none", marker="o", markerfacecolor="white", label="before the end")
+            axes.plot([], [], color="0.4", linestyle="none", marker="o", markersize=4, markerfacecolor="white", label="before the end")
     return finish(figure, panels)
 
 

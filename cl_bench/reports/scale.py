@@ -19,6 +19,7 @@ HOW = (
     "which is too narrow for a few seeds."
 )
 PLAIN = r"scale\d*_(scratch|pretrained)(_lr[\d.]+)?"  # tags of runs that vary nothing but size, rate and seed
+CLOSE = 0.02  # of accuracy on task A, ours: farther apart two runs are no pair
 LOST, LEARNED, FINAL = "task_il_average_forgetting", "task_il_learning_accuracy", "task_il_average_accuracy"
 STREAM = ["scenario", "data"]
 MODEL = [*STREAM, "model", "start", "rate"]
@@ -82,24 +83,28 @@ def counted(low: pd.Series, high: pd.Series, below: str, above: str) -> str:
 
 
 def at_equal_accuracy(runs: pd.DataFrame) -> Answer:
-    """Both protocols of handicapped.py, the rates of a model together."""
+    """Both protocols of handicapped.py, at each rate; pairs that agree on the test only within more than CLOSE are counted and left out."""
     question = "Do pretrained models forget less than scratch ones at matched accuracy on task A?"
     scale = handicapped.read(runs)
     found = handicapped.pairs(scale) if len(scale) else scale
     if found.empty:
         return Answer(question, ["no run is about this yet"], pd.DataFrame())
-    saved = found["scratch forgetting"] - found["handicapped forgetting"]
-    found = found.assign(saved=saved, larger_gap=found["gap"].abs())
-    lines = []
-    for key, part in tables.ordered(found, [*STREAM, "model", "protocol"]).groupby([*STREAM, "model", "protocol"], sort=False):
-        means = {name: part[name].mean() for name in ("scratch forgetting", "handicapped forgetting", "saved")}
-        ends = dict(zip(("low", "high"), difference(part, "saved"), strict=True))
-        beside = {"gap": part["gap"].mean(), "largest gap": part["larger_gap"].max()}
-        b = {name: part[name].mean() for name in ("scratch b", "handicapped b")}
-        lines.append({**dict(zip((*STREAM, "model", "protocol"), key)), **means, **ends, **beside, **b, "pairs": len(part)})
+    found = found.assign(saved=found["scratch forgetting"] - found["handicapped forgetting"])
+    by, lines = [*STREAM, "model", "rate", "protocol"], []
+    for key, part in tables.ordered(found, by).groupby(by, sort=False):
+        close = part[part["gap"].abs() <= CLOSE]
+        means = {name: close[name].mean() for name in ("scratch forgetting", "handicapped forgetting", "saved")}
+        ends = dict(zip(("low", "high"), difference(close, "saved"), strict=True))
+        beside = {name: close[name].mean() for name in ("gap", "scratch b", "handicapped b")}
+        lines.append({**dict(zip(by, key)), **means, **ends, **beside, "pairs": len(close), "too far apart": len(part) - len(close)})
     table = pd.DataFrame(lines)
     words = [f"{p}: {counted(part['low'], part['high'], 'more forgetting', 'less')}" for p, part in table.groupby("protocol", sort=False)]
-    return Answer(question, words, table)
+    near, far = table["pairs"].sum(), table["too far apart"].sum()
+    return Answer(
+        question,
+        [*words, f"{near} of {near + far} pairs agree on task A within {CLOSE} of accuracy on the test; the rest is left out"],
+        table,
+    )
 
 
 def difference(part: pd.DataFrame, column: str) -> tuple[float, float]:
