@@ -23,7 +23,7 @@ from cl_bench.reports.tables import aggregate, ordered, title
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#56B4E9")  # Okabe and Ito, no yellow
 MARKERS = "osD^vPX*<>"
 LINES = ("-", "--", ":", "-.")
-HEAT_MAPS = 24  # at most
+HEAT_MAPS, CURVES = 24, 24  # at most
 STYLE: Any = {"font.size": 12, "axes.titlesize": 13, "axes.spines.top": False, "axes.spines.right": False,
          "axes.grid": True, "grid.alpha": 0.3, "lines.linewidth": 2, "lines.markersize": 7,
          "errorbar.capsize": 3, "svg.hashsalt": "cl_bench"}  # fmt: skip
@@ -177,7 +177,13 @@ def write(runs: pd.DataFrame, by: Sequence[str], out: Path) -> list[Path]:
             what, prefix = {KINDS: ("accuracy", ""), KNN: ("knn_accuracy", "knn_"), (LOSS,): ("loss", "loss_")}[kinds]
             for stream, part in streams(runs):  # unlike streams have no common axis of tasks
                 own = [column for column in by if column not in ("scenario", "data") or part[column].nunique() > 1] or ["strategy"]
-                figures[f"{what}_over_tasks{stream}"] = over_tasks(part, own, kinds)
+                lines = len(groups(part, own))
+                if lines > CURVES:
+                    print(
+                        f"note: {lines} groups are too many curves for {what}_over_tasks{stream}; give fewer folders, or columns to --by."
+                    )
+                else:
+                    figures[f"{what}_over_tasks{stream}"] = over_tasks(part, own, kinds)
             if figure := forgetting_vs_parameters(runs, by, kinds):
                 figures[f"{prefix}forgetting_vs_parameters"] = figure
             found = groups(runs, by)
@@ -191,7 +197,7 @@ def write(runs: pd.DataFrame, by: Sequence[str], out: Path) -> list[Path]:
         for label, group, _ in groups(runs, by):
             if figure := histograms(group):
                 figures[f"prompts_{re.sub('[^A-Za-z0-9.=_-]+', '_', label)}"] = figure
-        if {*OVERLAPS} & {*runs.columns}:
+        if {*OVERLAPS} & {*runs.columns} and runs["model"].nunique() > 1:
             figures["overlap_vs_parameters"] = overlap_vs_parameters(runs, by)
     return save(figures, out)
 
