@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from cl_bench.core.errors import ConfigError
+from cl_bench.core.hub import reach
 from cl_bench.core.kinds import Count, ExistingPath, Share
 from cl_bench.core.seeds import generator
 from cl_bench.core.types import Examples
@@ -196,6 +197,8 @@ class Hub(TextData):
         return self._split(self.train), None if self.test is None else self._split(self.test)
 
     def _split(self, split: str) -> Named:
+        if self.root is None:
+            reach()
         try:
             import datasets
         except ImportError:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_bench.core.errors import ConfigError
+from cl_bench.core.hub import reach
 
 
 class ImageTower(nn.Module):
@@ -45,6 +46,8 @@ def create(name: str, tag: str | None, node: str) -> Any:
         ) from error
     if tag == "openai" and not name.endswith("quickgelu"):
         raise ConfigError(f"{node}.weights=openai were trained with QuickGELU, which {node}.name={name} has not; give {name}-quickgelu")
+    if tag is not None:
+        reach()
     try:
         return open_clip.create_model(name, pretrained=tag).eval()
     except Exception as error:  # the hub's, the cache's, open_clip's own: all say that there are no weights

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cl_bench.core.errors import ConfigError
+from cl_bench.core.hub import reach
 from cl_bench.core.kinds import Count
 
 
@@ -29,8 +30,11 @@ def hf_lm(*, input_shape: tuple[int, ...], vocabulary: Count, pretrained: bool, 
         from transformers import AutoConfig, AutoModelForCausalLM
     except ImportError:
         raise ConfigError("model=hf_lm needs the package transformers; install it with pip install 'cl-bench[text]'") from None
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        reach()
     try:
-        config = AutoConfig.from_pretrained(Path(name).expanduser() if Path(name).expanduser().is_dir() else name)
+        config = AutoConfig.from_pretrained(folder if folder.is_dir() else name)
         source = config.name_or_path or name
         model = AutoModelForCausalLM.from_pretrained(source) if pretrained else AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError) as error:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import functools
-import urllib.error
-import urllib.request
 from typing import Any
 
-import huggingface_hub.constants
 from torch import nn
 
 from cl_bench.core.errors import ConfigError
+from cl_bench.core.hub import reach
 from cl_bench.core.kinds import Count
 from cl_bench.mistakes import said
-
-REACH_SECONDS = 5.0
 
 
 def resnet(*, input_shape: tuple[int, int, int], name: str, small_stem: bool | None, pretrained: bool) -> tuple[nn.Module, int]:
@@ -99,8 +95,8 @@ def _small_stem(model: nn.Module, channels: int, width: int) -> None:
 def _create(name: str, pretrained: bool, **settings: Any) -> Any:
     import timm
 
-    if pretrained and not _hub_answers():
-        huggingface_hub.constants.HF_HUB_OFFLINE = True  # what was fetched before still serves; nothing is tried again and again
+    if pretrained:
+        reach()
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **settings)
     except (OSError, RuntimeError) as error:
@@ -111,15 +107,3 @@ def _create(name: str, pretrained: bool, **settings: Any) -> Any:
             f"model.init=pretrained: timm's weights of {name} cannot be had ({type(error).__name__}: {reason}); "
             f"connect to the hub once, or use model.init=scratch or model.init=<file>"
         ) from error
-
-
-def _hub_answers() -> bool:
-    """Within seconds; the hub's own client tries for a minute."""
-    request = urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD")
-    try:
-        urllib.request.urlopen(request, timeout=REACH_SECONDS).close()
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
