@@ -13,8 +13,15 @@ from cl_bench.mistakes import nearest
 
 SHARED = ("tokens", "vocabulary", "tokenizer", "length", "test_blocks")  # what data= says of these holds for every set of a row
 
+
+def _when(switch: Any, yes: Any, no: Any) -> Any:
+    if not isinstance(switch, bool):
+        raise ConfigError(f"{switch} is given for a switch (offline, full); give true or false")
+    return yes if switch else no
+
+
 OmegaConf.register_new_resolver("cl_join", lambda names: "+".join(map(str, names)), replace=True)
-OmegaConf.register_new_resolver("cl_when", lambda test, yes, no: yes if test else no, replace=True)
+OmegaConf.register_new_resolver("cl_when", _when, replace=True)
 
 
 def resolve(config: DictConfig, folders: Sequence[Path], named: bool = True) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def test_composes_and_binds(group: str, name: str) -> None:
         ("scenario", "toy"): ["data=toy"],
         ("data", "toy"): ["scenario=toy"],
         ("data", "folder"): ["data.root=."],  # has no default: it is the user's
-        ("data", "text"): ["data.root=.", "scenario=text"],
+        ("data", "text"): ["data.root=.", "scenario=text", "scenario.datasets=[text]"],
         **{
             ("data", name): ["scenario=pretrain"] for name in ("pets", "flowers102", "cars", "dtd", "gtsrb", "sun397")
         },  # five tasks do not divide their classes
