@@ -1,4 +1,4 @@
-"""How alike finished runs are, two by two: `python scripts/compare_runs.py outputs/split_cifar100 [--out FILE]`.
+"""How alike finished runs are, two by two: `python scripts/compare_runs.py outputs/split_cifar100 [...] [--out FILE]`.
 
 l2: distance of their final backbones (runtime.save_backbone=true). cka_<layer>: linear CKA of their final features on the same
 test images, mean over tests (probe=[...,cka]). One row a pair of rows of the sweep, mean and sample std over pairs of runs of
@@ -40,12 +40,12 @@ def compare(a: Path, b: Path) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path, help="default: pairs.csv in the folder")
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, help="default: pairs.csv in the first folder")
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:
-        runs = [read_run(folder) for folder in find_folders([options.folder])[0]]
+        runs = [read_run(folder) for folder in find_folders(options.folders)[0]]
     except ConfigError as error:
         return fail(str(error))
     rows = []
@@ -57,11 +57,11 @@ def main() -> int:
             rows.append({"data": a["data"], "one": names[0], "other": names[1], **found})
     if not rows:
         return fail(
-            f"{options.folder} has no two runs of one scenario and different seeds with backbones or features kept; "
+            f"{' '.join(map(str, options.folders))} has no two runs of one scenario and different seeds with backbones or features kept; "
             "run them with runtime.save_backbone=true or probe=[knn,cka]"
         )
     table = pd.DataFrame(rows)
-    table.to_csv(options.out or options.folder / "pairs.csv", index=False)
+    table.to_csv(options.out or options.folders[0] / "pairs.csv", index=False)
     grouped = table.groupby(["data", "one", "other"]).agg(["mean", "std", "count"])
     print(grouped.round(4).to_string())
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -78,6 +79,7 @@ class Landscape(MomentProbe):
         if not (moment.last or moment.after == moment.held[0].learned):
             return
         assert moment.learner is not None
+        from matplotlib.colors import LogNorm
         from matplotlib.figure import Figure
 
         table, steps = self.losses(moment.learner, moment.seed), torch.linspace(-self.reach, self.reach, self.points)
@@ -87,7 +89,14 @@ class Landscape(MomentProbe):
         (folder / f"landscape_after{moment.after}.csv").write_text("\n".join(lines) + "\n")
         figure = Figure(figsize=(4, 3.4), layout="constrained")
         axes = figure.subplots()
-        figure.colorbar(axes.contourf(steps.numpy(), steps.numpy(), table.T.cpu().numpy(), 20), label="loss (nats)")
+        low, high = float(table.min()), max(float(table.max()), float(table.min()) + 1e-6)
+        space, norm = (
+            (torch.logspace, LogNorm()) if low > 0 else (torch.linspace, None)
+        )  # far from the weights a loss is tens of times higher
+        ends = (math.log10(low), math.log10(high)) if low > 0 else (low, high)
+        levels = space(*ends, 21).tolist()
+        filled = axes.contourf(steps.numpy(), steps.numpy(), table.T.cpu().numpy(), levels, norm=norm, extend="both")
+        figure.colorbar(filled, label="loss (nats)", ticks=levels[::4], format="%.3g")
         axes.plot(0, 0, "k+")  # the weights
         axes.set(xlabel="first direction", ylabel="second direction")
         figure.savefig(folder / f"landscape_after{moment.after}.png", dpi=100)
