@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 import urllib.error
 import urllib.request
 
@@ -22,7 +21,5 @@ def reach() -> None:
     except urllib.error.HTTPError:
         return  # an answer
     except OSError:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # for those that are imported later
+        os.environ["HF_HUB_OFFLINE"] = "1"  # for those that are imported after this
         huggingface_hub.constants.HF_HUB_OFFLINE = True
-        if "datasets" in sys.modules:
-            sys.modules["datasets"].config.HF_HUB_OFFLINE = True
