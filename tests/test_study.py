@@ -107,10 +107,15 @@ def test_pairs_that_do_not_agree_on_task_a_are_none(outputs: Path) -> None:
 
 
 def test_the_questions_are_answered_by_the_numbers(outputs: Path) -> None:
-    equal, size, steps, data, overlap, tuned, language = scale.answers(collect.read_runs([outputs]))
+    equal, same_b, size, steps, data, overlap, tuned, language = scale.answers(collect.read_runs([outputs]))
     assert equal.table["saved"].tolist() == pytest.approx([0.101] * 3) and equal.table["pairs"].tolist() == [2] * 3
     assert equal.table[["low", "high"]].to_numpy().ravel().tolist() == pytest.approx([0.1, 0.102] * 3)
     assert equal.words == ["stopped: " + words(0, 3, 3, "more forgetting", "less"), AGREE.format(6)]
+    # every run has 0.8 on task B; of scratch's steps the best frontier is what loses least of task A
+    at = same_b.table.set_index("model")
+    assert at["task b"].tolist() == [0.8] * 3 and at["scratch forgetting"].tolist() == pytest.approx([0.3, 0.5005, 0.5005])
+    assert at["pretrained forgetting"].tolist() == pytest.approx([0.2005, 0.1005, 0.1505])
+    assert same_b.words == ["pretrained models forget less in 3 and not less in 0, by means; no figure for 0 of 3 models"]
     rho = size.table[size.table["metric"] == scale.LOST].set_index("start")
     assert rho.loc["pretrained", "runs"] == 6 and rho.loc["pretrained", "rho"] == pytest.approx(-(16 / 17.5) * math.sqrt(17.5 / 16))
     assert rho.loc["scratch", "rho"] == 0 and rho["sizes"].tolist() == [3, 3]
@@ -133,11 +138,11 @@ def words(falls: int, rises: int, groups: int, below: str = "falls", above: str 
 
 def test_answers_are_written_for_people_and_programs(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = scale.write(collect.read_runs([outputs]), outputs / "study")
-    assert {path.name for path in written} == {"answers.md", *(f"question{k}.csv" for k in range(1, 7))}
+    assert {path.name for path in written} == {"answers.md", *(f"question{k}.csv" for k in range(1, 8))}
     text = (outputs / "study" / "answers.md").read_text()
-    assert text in capsys.readouterr().out and text.count("\n## ") == 7
+    assert text in capsys.readouterr().out and text.count("\n## ") == 8
     assert "| 0.1010 [0.1000, 0.1020] |" in text and "rho of task-IL average forgetting" in text
-    assert {"low", "high", "metric"} <= set(pd.read_csv(outputs / "study" / "question2.csv"))
+    assert {"low", "high", "metric"} <= set(pd.read_csv(outputs / "study" / "question3.csv"))
 
 
 def test_along_draws_models_that_have_enough_values(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

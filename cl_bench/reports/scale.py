@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from cl_bench.core.errors import ConfigError
-from cl_bench.reports import along, handicapped, tables
+from cl_bench.reports import along, frontier, handicapped, tables
 from cl_bench.reports.settings import described
 from cl_bench.reports.trend import interval, trends
 
@@ -47,6 +47,7 @@ def answers(runs: pd.DataFrame) -> list[Answer]:
     group = [*STREAM, "family", "start", "rate"]
     return [
         at_equal_accuracy(told),
+        at_equal_task_b(tuned),
         Answer("Does forgetting fall with size among pretrained models, and not among scratch ones?", *over(images, group, "parameters")),
         Answer(
             "Does forgetting fall with the steps of pretraining?", *over(varied(steps, "pretraining_steps"), MODEL, "pretraining_steps")
@@ -100,11 +101,29 @@ def at_equal_accuracy(runs: pd.DataFrame) -> Answer:
     table = pd.DataFrame(lines)
     words = [f"{p}: {counted(part['low'], part['high'], 'more forgetting', 'less')}" for p, part in table.groupby("protocol", sort=False)]
     near, far = table["pairs"].sum(), table["too far apart"].sum()
-    return Answer(
-        question,
-        [*words, f"{near} of {near + far} pairs agree on task A within {CLOSE} of accuracy on the test; the rest is left out"],
-        table,
-    )
+    agree = f"{near} of {near + far} pairs agree on task A within {CLOSE} of accuracy on the test; the rest is left out"
+    return Answer(question, [*words, agree], table)
+
+
+def at_equal_task_b(runs: pd.DataFrame) -> Answer:
+    """Along the frontiers of rates and steps, at the most accuracy on task B that a model's scratch and pretrained runs all reach."""
+    question = "And at matched accuracy on task B?"
+    points = frontier.points(runs, [*STREAM, "model", "start"]) if len(runs) else pd.DataFrame()
+    lines = []
+    for key, part in tables.ordered(points, [*STREAM, "model"]).groupby([*STREAM, "model"], sort=False) if len(points) else ():
+        at = frontier.matched(part[part["kind"] == "task_il"], ["start"], None).set_index("start")
+        if len(at) == 2:
+            means = {f"{name} forgetting": at.loc[name, "mean"] for name in ("scratch", "pretrained")}
+            seeds = {f"{name} seeds": at.loc[name, "n"] for name in ("scratch", "pretrained")}
+            why = "; ".join(f"{name}: {note}" for name, note in at["note"].items() if note)
+            lines.append({**dict(zip((*STREAM, "model"), key)), "task b": at["task_b"].iloc[0], **means, **seeds, "note": why})
+    if not lines:
+        return Answer(question, ["no run is about this yet"], pd.DataFrame())
+    table = pd.DataFrame(lines)
+    saved = table["scratch forgetting"] - table["pretrained forgetting"]
+    less, none = int((saved > 0).sum()), int(saved.isna().sum())
+    words = f"pretrained models forget less in {less} and not less in {len(saved) - less - none}, by means"
+    return Answer(question, [f"{words}; no figure for {none} of {len(saved)} models"], table)
 
 
 def difference(part: pd.DataFrame, column: str) -> tuple[float, float]:
