@@ -1,4 +1,4 @@
-"""DualPrompt and CODA-Prompt against slow readings of one image at a time; LoRA and the masked controls."""
+"""DualPrompt and CODA-Prompt against slow readings of one image at a time; LoRA, the masked controls, and what they all encode with."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_l2p import network
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from cl_bench.probes.readout import read
@@ -17,6 +18,7 @@ from cl_bench.strategies.coda_prompt import CODAPrompt
 from cl_bench.strategies.dualprompt import DualPrompt
 from cl_bench.strategies.lora import LoRA
 from cl_bench.strategies.masked import Masked
+from cl_bench.strategies.tokens import class_token, encode
 
 RATE = 0.1
 
@@ -186,3 +188,22 @@ def test_refusals(make_learner, make_stream, make_network, error, monkeypatch) -
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     text = error(lambda: LoRA(rank=2, scale=2, layers=["qkv"], class_mask=True).prepare(make_learner(network()), stream))
     assert "pip install 'cl-bench[peft]'" in text
+
+
+@pytest.mark.parametrize("name", ["blocks", "blocks.1", "blocks.1.mlp", "norm"])
+def test_a_probe_sees_every_token_where_the_head_reads_a_few(name: str) -> None:
+    torch.manual_seed(0)
+    vit = VisionTransformer(img_size=3, patch_size=1, in_chans=1, num_classes=0, embed_dim=8, depth=2, num_heads=2, init_values=0.1)
+    x, prompts, seen, computed = torch.randn(3, 1, 3, 3), torch.randn(3, 6, 8, requires_grad=True), [], []
+
+    def look() -> list[Tensor]:
+        found = encode(vit, x, prompts, False)
+        return [found, *torch.autograd.grad(found.square().sum(), prompts), class_token(vit, x)]
+
+    last: Any = vit.blocks[-1]
+    last.mlp.register_forward_pre_hook(lambda module, given: computed.append(given[0].shape[1]))
+    few = look()
+    torch.testing.assert_close(few[-1], vit(x))
+    vit.get_submodule(name).register_forward_hook(lambda *given: seen.append(given[-1].shape[1]))
+    torch.testing.assert_close(few, look(), rtol=1e-12, atol=1e-12)
+    assert few[0].shape == (3, 6, 8) and seen == [16, 10] and computed == [6, 1, 10, 16, 10]  # 10: timm's own pass
