@@ -39,9 +39,8 @@ TASKS = "split_mnist5k/{family}_*/*/scale2_"  # then the tag
 PLAIN = (TASKS + "scratch_lr*", TASKS + "pretrained_lr*")
 OVERLAPS = "overlap_within overlap_within_null overlap_within_shuffled overlap_across"
 STEPS = TASKS + "*_steps[0-9]*"
-REPORTS: dict[
-    str, tuple[tuple[str, ...], str]
-] = {  # name -> folders of its own runs, then of others beside them; options beside --analyses
+# name -> (folders of its own runs, then of others beside them), options beside --analyses
+REPORTS: dict[str, tuple[tuple[str, ...], str]] = {
     "split_cifar10": ((*PLAIN, STEPS), ""),  # rates and steps make the frontier
     "scratch_vs_pretrained": ((TASKS + "stopped_lr*", TASKS + "pretrained_slow*", *PLAIN), ""),
     "split_cifar100_10x10": (("split_digits/{family}_*/*/scale5_*",), ""),

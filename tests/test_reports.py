@@ -136,6 +136,15 @@ def test_curves_with_unlike_looks_are_drawn_in_order(tmp_path: Path) -> None:
     assert list(drawn) == sorted(drawn) and len(drawn) == 4
 
 
+def test_more_curves_than_an_eye_follows_are_not_drawn(
+    outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "CURVES", 1)
+    assert main([str(outputs)]) == 0
+    assert "2 groups are too many curves for accuracy_over_tasks" in capsys.readouterr().out
+    assert not list((outputs / "report").glob("accuracy_over_tasks*"))
+
+
 def test_doubtful_groups_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path / "a", "er", 0, 0.5)
     make_run(tmp_path / "b", "er", 0, 0.5, MATRIX.replace("task1", "other"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,17 @@ def test_frontiers_part_what_pretraining_differs_in(outputs: Path) -> None:
     of_one = set(runs.loc[runs["model"] == "vit_femto", "init"])
     rest = {"pretrained, 30 steps, 1 of the data", "pretrained, 100 steps, 1 of the data", "stopped, 3000 steps, 1 of the data"}
     assert {"scratch", "pretrained, 3000 steps, 1/16 of the data", "pretrained, 3000 steps, 1/2 of the data", *rest} < of_one
+
+
+def test_trends_are_at_one_rate(outputs: Path) -> None:
+    for folder in list(outputs.glob("*/*/*/scale2_scratch_lr0.03/seed*")):
+        twin = Path(shutil.copytree(folder, folder.parents[1] / "scale2_scratch_lr0.1" / folder.name))
+        config = yaml.safe_load((twin / "config.yaml").read_text()) | {"lr": 0.1}
+        (twin / "config.yaml").write_text(yaml.safe_dump(config))
+    runs = [str(folder) for folder in outputs.glob("*/*/*/scale2_scratch_lr*")]
+    assert main([*runs, "--analyses", "--metrics", scale.LOST, "--out", str(outputs / "report")]) == 0
+    trend = pd.read_csv(outputs / "report" / "trend.csv")
+    assert trend["rate"].tolist() == [0.03, 0.1] and trend["runs"].tolist() == [6, 6] and trend["note"].isna().all()
 
 
 AGREE = "{} of 6 pairs agree on task A within 0.02 of accuracy on the test; the rest is left out"
