@@ -42,10 +42,11 @@ KINDS = {
     "look.batch_size": "Count",
     "look.future": "bool",
     "look.before": "bool",
+    "look.within": "list[Count] | None",
 }
 SETTINGS = {
     "train": ("batch_size", "epochs", "steps", "clip", "batch_norm", "renew_optimizer", "backbone_rate", "optimizer", "schedule"),
-    "look": ("part", "batch_size", "future", "before"),
+    "look": ("part", "batch_size", "future", "before", "within"),
     "runtime": (
         *("outputs", "device", "precision", "channels_last", "compile", "threads"),
         *("save_seconds", "save_backbone", "search", "progress", "allow_targets"),

@@ -28,7 +28,7 @@ PARTS = (  # of a config: what a run is made of
     *("match", "runtime"),
 )
 LOSS = "loss"  # nats, of text per token: less is better
-Row = dict[str, Any]  # {"after": int, "on": str, "metric": str, "value": float}
+Row = dict[str, Any]  # {"after": int, "on": str, "metric": str, "value": float}, and "step": int within an experience
 
 
 @contextmanager
@@ -154,7 +154,7 @@ class RunFolder:
 
         tests: name -> experience from which on it counts; looks: the experiences that end with an evaluation.
         """
-        rows, tasks = self.read_rows(), list(tests)
+        rows, tasks = [row for row in self.read_rows() if "step" not in row], list(tests)
         learned = [next(i for i, after in enumerate(looks) if after >= first) for first in tests.values()]
         figures: list[tuple[str, float]] = []
         for reading in READINGS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,14 @@ class Looks:
     before: bool
     batch_size: int
     match: Match
+    within: Collection[int]  # steps of an experience after which is looked too, by probes of one test
+
+    def observe(self, learner: Learner, stream: Stream, after: int, folder: RunFolder, step: int | None = None) -> None:
+        """Rows at the end of an experience, or after a step of it."""
+        probes = {name: probe for name, probe in self.probes.items() if step is None or not isinstance(probe, MomentProbe)}
+        how: dict[str, Any] = {"future": self.future, "batch_size": self.batch_size, "folder": folder.path}
+        rows = observe(learner, stream, self.held_out, after, probes, **how)
+        folder.append(rows if step is None else ({**row, "step": step} for row in rows))
 
 
 class Saver:
@@ -101,8 +109,7 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
 
     def look(after: int) -> None:
         with progress.phase("evaluate"):
-            how: dict[str, Any] = {"future": looks.future, "batch_size": looks.batch_size, "folder": saver.folder.path}
-            saver.folder.append(observe(learner, stream, looks.held_out, after, looks.probes, **how))
+            looks.observe(learner, stream, after, saver.folder)
             saver.folder.append(looks.match.rows(learner, stream, after))
         for probe in looks.probes.values():
             for line in probe.said if isinstance(probe, MomentProbe) else ():
@@ -123,7 +130,7 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
                 learner.new_optimizer()
         if strategy.learns(experience):
             with progress.phase("train"), saver.stop.between_steps():
-                learn(learner, strategy, experience, plan, begin, number, saver, progress, looks.match)
+                learn(learner, strategy, stream, number, plan, begin, looks, saver, progress)
         if saver.due:  # what follows a task can take long and is not saved half-way
             saver.save(learner, strategy, progress, (number, plan.total(experience)))
         if experience.announced or not strategy.learns(experience):  # a closed form asks for examples, not for where they end
@@ -141,15 +148,16 @@ def run(learner: Learner, strategy: Strategy, stream: Stream, plan: Plan, looks:
 def learn(
     learner: Learner,
     strategy: Strategy,
-    experience: Experience,
+    stream: Stream,
+    number: int,
     plan: Plan,
     step: int,
-    number: int,
+    looks: Looks,
     saver: Saver,
     progress: Progress,
-    match: Match,
 ) -> None:
-    """The steps of one experience, from `step` on."""
+    """The steps of the stream's experience of this number, from `step` on."""
+    experience = stream.experiences[number]
     data, task = experience.train.to(learner.device), experience.index
     portions = plan.portions(len(data))
     total = plan.total(experience)
@@ -162,7 +170,7 @@ def learn(
         progress.epoch(f"{experience.name} epoch {epoch + 1}/{math.ceil(total / len(portions))}")
         for index in order.split(portions)[first : first + total - step]:
             learner.number, learner.step, learner.steps = number, step, total
-            if match.due(learner, experience, step):
+            if looks.match.due(learner, experience, step):
                 total = step
                 break
             learner.reseed("step", task, step)
@@ -176,18 +184,21 @@ def learn(
             pending.append(output.loss.detach())
             step += 1
             keep = number == 0 and step in saver.backbones.steps
-            if len(pending) == CHECK_EVERY or progress.stale or saver.due or keep:
+            within = step in looks.within and step < total and experience.looked
+            if len(pending) == CHECK_EVERY or progress.stale or saver.due or keep or within:
                 _check(pending, experience, epoch, step, progress)
                 if not warned and (warning := learner.objective.warning(output)):
                     warned = True  # once a task
                     progress.say(f"{experience.name}, step {step}: {warning}")
                 if keep:
                     saver.backbones.save(learner, step)
+                if within:
+                    looks.observe(learner, stream, task, saver.folder, step)
                 if saver.due:
                     saver.save(learner, strategy, progress, (number, step))
         _check(pending, experience, epoch, step, progress)
         progress.end_epoch()
-    if line := match.told(learner, experience, step):
+    if line := looks.match.told(learner, experience, step):
         progress.say(line)
 
 

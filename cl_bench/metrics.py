@@ -64,6 +64,12 @@ def forgetting_best_ever_over_T(matrix: Matrix) -> float:  # noqa: N802 - as abo
     return _mean(matrix.max(0) - matrix[-1])
 
 
+def forgetting_largest(matrix: Matrix) -> float:
+    """Just learned minus final of the task that lost most, of the first T-1."""
+    lost = np.diag(matrix)[:-1] - matrix[-1, :-1]
+    return float(lost.max()) if lost.size else math.nan
+
+
 def backward_transfer(matrix: Matrix) -> float:
     """Final minus just learned, mean over the first T-1 tasks (1706.08840)."""
     return _mean(matrix[-1, :-1] - np.diag(matrix)[:-1])
@@ -105,6 +111,7 @@ def summary(matrix: Matrix, before: Matrix | None = None, learned: Sequence[int]
         "average_accuracy": average_accuracy(matrix),
         "average_forgetting": average_forgetting(matrix),
         "forgetting_last_minus_learned": forgetting_last_minus_learned(matrix),
+        "forgetting_largest": forgetting_largest(matrix),
         "forgetting_over_T": forgetting_over_T(matrix),
         "forgetting_best_ever": forgetting_best_ever(matrix),
         "forgetting_best_ever_over_T": forgetting_best_ever_over_T(matrix),

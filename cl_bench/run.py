@@ -118,7 +118,8 @@ def make_looks(config: Config, learner: Learner, stream: Stream) -> Looks:
     """The probes, ready, and the examples that they look at."""
     look, size = config["look"], config["look"]["batch_size"]
     probes = build(config["probe"], config["runtime"]["allow_targets"])
-    looks = Looks(held_out(stream, look["part"]), probes, look["future"], look["before"], size, Match(config.get("match"), size))
+    match, within = Match(config.get("match"), size), look["within"] or ()
+    looks = Looks(held_out(stream, look["part"]), probes, look["future"], look["before"], size, match, within)
     for probe in probes.values():
         if isinstance(probe, MomentProbe):
             probe.prepare(learner, stream, looks.held_out)

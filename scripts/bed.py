@@ -25,7 +25,7 @@ from cl_bench.core.stop import Stop
 from cl_bench.core.types import Examples, Experience, Stream
 from cl_bench.data.views import Plain as PlainView
 from cl_bench.folder import RunFolder
-from cl_bench.loop import Plan, Saver, learn
+from cl_bench.loop import Looks, Plan, Saver, learn
 from cl_bench.match import Match
 from cl_bench.objectives.supervised import Supervised
 from cl_bench.progress import Progress
@@ -71,6 +71,7 @@ class Bed:
         self.stream = Stream(self.tasks, {}, CLASSES)
         self.x, self.y = self.view(raw, None), self.tasks[1].train.y
         nowhere = OUT / "never-written"
+        self.looks = Looks({}, {}, False, False, 0, Match(None, 0), ())
         self.saver = Saver(RunFolder(nowhere), "", math.inf, Stop(), Backbones(nowhere, False, {}, 0, 0))
 
     def learner(self) -> Learner:
@@ -110,7 +111,7 @@ class Bed:
 
         def ours(steps: int = steps) -> None:
             plan = Plan(BATCH, None, steps, False)
-            learn(learner, strategy, self.tasks[1], plan, 0, 1, self.saver, Silent(None, False), Match(None, 0))
+            learn(learner, strategy, self.stream, 1, plan, 0, self.looks, self.saver, Silent(None, False))
 
         def theirs(steps: int = steps) -> None:
             order = generator(0, "order", 1, 0)

@@ -19,6 +19,7 @@ FIGURES = {
     "average_accuracy": (0.7 + 0.5 + 0.95) / 3,
     "average_forgetting": ((0.9 - 0.7) + (0.8 - 0.5)) / 2,
     "forgetting_last_minus_learned": ((0.9 - 0.7) + (0.8 - 0.5)) / 2,
+    "forgetting_largest": 0.8 - 0.5,
     "forgetting_over_T": ((0.9 - 0.7) + (0.8 - 0.5)) / 3,
     "forgetting_best_ever": ((0.9 - 0.7) + (0.8 - 0.5)) / 2,
     "forgetting_best_ever_over_T": ((0.9 - 0.7) + (0.8 - 0.5)) / 3,
@@ -59,7 +60,14 @@ def test_lower_triangle_is_enough_for_all_but_forward_transfer() -> None:
 def test_one_task_has_no_past() -> None:
     found = metrics.summary(np.array([[0.8]]), np.array([0.1]))
     assert found["average_accuracy"] == found["learning_accuracy"] == found["anytime_accuracy"] == 0.8
-    past = ("average_forgetting", "forgetting_last_minus_learned", "forgetting_over_T", "backward_transfer", "forward_transfer")
+    past = (
+        "average_forgetting",
+        "forgetting_last_minus_learned",
+        "forgetting_largest",
+        "forgetting_over_T",
+        "backward_transfer",
+        "forward_transfer",
+    )
     assert all(math.isnan(found[name]) for name in past)
     assert metrics.forgetting(np.array([[0.8]])).tolist() == [[0.0]]
 
@@ -92,6 +100,7 @@ def test_conventions_agree_where_they_must(matrix: np.ndarray) -> None:
         return
     assert found["forgetting_over_T"] == pytest.approx(found["average_forgetting"] * (size - 1) / size)
     assert found["forgetting_last_minus_learned"] == -found["backward_transfer"]
+    assert found["forgetting_largest"] == pytest.approx(max(matrix[j, j] - matrix[-1, j] for j in range(size - 1)))
     assert found["average_forgetting"] >= found["forgetting_last_minus_learned"] - 1e-12  # the best is no less than the diagonal
     assert -1 <= found["forward_transfer"] <= 1
     assert matrix[-1].min() - 1e-12 <= found["average_accuracy"] <= matrix[-1].max() + 1e-12

@@ -20,7 +20,7 @@ from cl_bench.probes.moment import Held, Moment, tap
 from cl_bench.probes.overlap import Overlap
 
 BOTH = {
-    "overlap": {"_target_": "cl_bench.probes.overlap.Overlap", "centring": "all_class_mean", "draws": 2},
+    "overlap": {"_target_": "cl_bench.probes.overlap.Overlap", "centring": "all_class_mean", "draws": 2, "width": 3},
     "cka": {"_target_": "cl_bench.probes.cka.CKA", "directions": 3, "layers": ["1"]},
 }
 
@@ -50,11 +50,13 @@ def test_overlap_is_the_mean_over_pairs_within_and_across_tests(tmp_path: Path, 
     a = [slow(sets[i], sets[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     b = slow(sets[3], sets[4])
     across = [slow(sets[i], sets[j]) for i in (0, 1, 2) for j in (3, 4)]
-    found = rows(Overlap(centring=centring, draws=2), Moment(1, 0, tmp_path, parts))
+    found = rows(Overlap(centring=centring, draws=2, width=4), Moment(1, 0, tmp_path, parts))
     expected = {("a", "within"): sum(a) / 3, ("b", "within"): b, ("all", "within"): (sum(a) + b) / 4, ("all", "across"): sum(across) / 6}
     for (on, kind), value in expected.items():
         assert found[on, f"overlap_{kind}"] == pytest.approx(value, abs=1e-12)
-    assert len(found) == 3 * len(expected)
+    assert len(found) == 4 * len(expected)
+    for (on, kind), value in expected.items():  # four directions of four are all: turned, and nothing else
+        assert found[on, f"overlap_{kind}_projected"] == pytest.approx(value, abs=1e-12)
 
 
 def test_nulls_tell_width_and_labels_apart(tmp_path: Path) -> None:
@@ -63,20 +65,31 @@ def test_nulls_tell_width_and_labels_apart(tmp_path: Path) -> None:
         for c in h.classes:
             h.features[""][h.y == c] *= torch.tensor([5.0 if i // 2 == c else 0.1 for i in range(8)])
     moment = Moment(1, 0, tmp_path, parts)
-    found = rows(Overlap(centring="all_class_mean", draws=3), moment)
+    found = rows(Overlap(centring="all_class_mean", draws=3, width=4), moment)
     for kind in ("within", "across"):
         value, null, shuffled = (found["all", f"overlap_{kind}{end}"] for end in ("", "_null", "_shuffled"))
         assert value < 0.3 and null == pytest.approx(200 / 208, abs=0.01) and 0.9 < shuffled < 1
-    assert rows(Overlap(centring="all_class_mean", draws=3), moment) == found
-    assert rows(Overlap(centring="all_class_mean", draws=3), Moment(2, 0, tmp_path, parts)) != found
+    assert rows(Overlap(centring="all_class_mean", draws=3, width=4), moment) == found
+    assert rows(Overlap(centring="all_class_mean", draws=3, width=4), Moment(2, 0, tmp_path, parts)) != found
+
+
+def test_projected_features_have_one_null_whatever_their_width(tmp_path: Path) -> None:
+    probe = Overlap(centring="none", draws=20, width=6)
+    for width in (6, 12, 48):
+        rng = torch.Generator().manual_seed(width)
+        y = torch.arange(2).repeat(300)
+        alone = Held("a", (0, 1), 0, y, {"": torch.randn(600, width, generator=rng, dtype=torch.float64)})
+        found = rows(probe, Moment(0, 0, tmp_path, [alone]))
+        assert found["all", "overlap_within_projected"] == pytest.approx(300 / 306, abs=0.01)
+        assert found["all", "overlap_within"] == pytest.approx(300 / (300 + width), abs=0.01)
 
 
 def test_a_class_is_not_compared_with_itself_in_another_test(tmp_path: Path) -> None:
     parts = [held("a", (0, 1), 1), held("b", (0, 1), 2)]
     sets = [[h.features[""][h.y == c] for c in (0, 1)] for h in parts]
-    found = rows(Overlap(centring="none", draws=1), Moment(1, 0, tmp_path, parts))
+    found = rows(Overlap(centring="none", draws=1, width=4), Moment(1, 0, tmp_path, parts))
     assert found["all", "overlap_across"] == pytest.approx((slow(sets[0][0], sets[1][1]) + slow(sets[0][1], sets[1][0])) / 2)
-    alone = rows(Overlap(centring="none", draws=1), Moment(0, 0, tmp_path, [held("a", (0,), 1)]))
+    alone = rows(Overlap(centring="none", draws=1, width=4), Moment(0, 0, tmp_path, [held("a", (0,), 1)]))
     assert alone == {}  # one class so far: nothing to compare, and the run goes on
 
 
@@ -87,7 +100,9 @@ def test_overlap_refuses_before_training(error, make_learner, make_network) -> N
         parts = [Examples(torch.zeros(len(y), 1, 3, 3, dtype=torch.uint8), torch.tensor(y)) for y in labels]
         tests = {f"t{i}": Test(data, tuple(sorted({*y})) or (9,), i) for i, (data, y) in enumerate(zip(parts, labels))}
         return error(
-            lambda: Overlap(centring="none", draws=1).prepare(learner, Stream((), tests, 10), {f"t{i}": d for i, d in enumerate(parts)})
+            lambda: Overlap(centring="none", draws=1, width=4).prepare(
+                learner, Stream((), tests, 10), {f"t{i}": d for i, d in enumerate(parts)}
+            )
         )
 
     assert "this stream has one" in ask([0, 0], [0, 0])
@@ -144,7 +159,7 @@ def test_they_observe_only_and_reach_the_summary(monkeypatch: pytest.MonkeyPatch
     moved = {(row["on"], row["after"]) for row in map(json.loads, lines) if row["metric"] == "cka" and row["on"] != "all"}
     assert moved == (set() if strategy == "joint" else {("task0", 1), ("task0", 2), ("task1", 2)})  # never before it is learned
     summary = dict(csv.reader((path / "summary.csv").open()))
-    wanted = {f"overlap_{kind}{end}" for kind in ("within", "across") for end in ("", "_null", "_shuffled")}
+    wanted = {f"overlap_{kind}{end}" for kind in ("within", "across") for end in ("", "_null", "_shuffled", "_projected")}
     since = {f"{name}{end}" for name in ("cka", "subspace_similarity") for end in ("", f"_{layers[0]}")}
     assert wanted | (set() if strategy == "joint" else since) <= set(summary)
     assert all(0 < float(summary[name]) <= 1.0001 for name in wanted | since if name in summary)

@@ -16,7 +16,7 @@ from cl_bench.core.errors import ConfigError
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Examples, Stream
 from cl_bench.mistakes import nearest
-from cl_bench.strategies.passes import features
+from cl_bench.strategies.passes import evaluating, features
 
 Row = dict[str, Any]
 PENULTIMATE = ""  # the layer that has no name: what the head reads
@@ -102,11 +102,8 @@ def widths(learner: Learner, data: Examples, layers: Sequence[str]) -> dict[str,
     for name in layers:
         if name not in names:
             raise ConfigError(f"probe.cka.layers: {name} is no module of the backbone; {nearest(name, names)}")
-    was_training = learner.network.training
-    learner.network.eval()
-    with tap(learner.network, layers) as tapped, learner.fabric.autocast():
+    with evaluating(learner.network), tap(learner.network, layers) as tapped, learner.fabric.autocast():
         width = learner.network.features(learner.view(data.raw[:1].to(learner.device), None)).shape[-1]
-    learner.network.train(was_training)
     for name, batches in tapped.items():
         if len(batches) != 1:
             raise ConfigError(f"probe.cka.layers: {name} runs {len(batches)} times in a pass and not once; name another module")

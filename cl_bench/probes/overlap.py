@@ -23,11 +23,12 @@ class Overlap(MomentProbe):
     <C_i, C_j>_F / (|C_i|_F |C_j|_F), C_i = X_i^T X_i / n_i, mean over pairs of classes i != j within a test, and of two.
     X_i: penultimate features, less the mean of all class means (all_class_mean) or as they are (none).
     Beside each value, means over `draws`: _null of isotropic random features of the same n and width, for width alone
-    lowers it; _shuffled of the same features under shuffled labels.
+    lowers it; _shuffled of the same features under shuffled labels; _projected of the features in `width` random orthogonal
+    directions, so that models of unlike widths have one null (narrower ones stay as they are).
     """
 
-    def __init__(self, *, centring: Literal["all_class_mean", "none"], draws: Count):
-        self.centring, self.draws = centring, draws
+    def __init__(self, *, centring: Literal["all_class_mean", "none"], draws: Count, width: Count):
+        self.centring, self.draws, self.width = centring, draws, width
 
     def prepare(self, learner: Learner, stream: Stream, held_out: Mapping[str, Examples]) -> None:
         counts = {(on, c): int((held_out[on].y == c).sum()) for on, test in stream.tests.items() for c in test.classes}
@@ -46,12 +47,14 @@ class Overlap(MomentProbe):
         found = [(held.on, c, held.features[PENULTIMATE][held.y == c].double()) for held in moment.held for c in held.classes]
         sets = [x for _, _, x in found]
         every, counts = torch.cat(sets), [len(x) for x in sets]
-        tables: dict[str, list[Tensor]] = {"": [self.table(sets)], "_null": [], "_shuffled": []}
+        tables: dict[str, list[Tensor]] = {"": [self.table(sets)], "_null": [], "_shuffled": [], "_projected": []}
         for _ in range(self.draws):
             random = torch.randn(every.shape, generator=rng, dtype=every.dtype).to(every.device)
             order = torch.randperm(len(every), generator=rng).to(every.device)
             tables["_null"].append(self.table(random.split(counts)))
             tables["_shuffled"].append(self.table(every[order].split(counts)))
+            directions = torch.randn(every.shape[1], min(self.width, every.shape[1]), generator=rng, dtype=every.dtype)
+            tables["_projected"].append(self.table((every @ torch.linalg.qr(directions).Q.to(every.device)).split(counts)))
         for on, metric, pairs in groups([on for on, _, _ in found], [c for _, c, _ in found]):
             for suffix, drawn in tables.items():
                 yield moment.row(on, metric + suffix, torch.stack(drawn).mean(0).cpu()[pairs].mean())

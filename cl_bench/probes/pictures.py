@@ -17,6 +17,7 @@ from cl_bench.core.seeds import generator
 from cl_bench.core.types import Examples, Stream
 from cl_bench.mistakes import nearest
 from cl_bench.probes.moment import WHOLE, Moment, MomentProbe, Row
+from cl_bench.strategies.passes import evaluating
 
 
 class FeatureMaps(MomentProbe):
@@ -41,10 +42,8 @@ class FeatureMaps(MomentProbe):
         kept: list[Tensor] = []
         module = learner.network.get_submodule("backbone").get_submodule(self.layer)
         hook = module.register_forward_hook(lambda module, given, out: kept.append(out))
-        was_training = learner.network.training
-        learner.network.eval()
-        learner.network.features(learner.view(self.raw, None))
-        learner.network.train(was_training)
+        with evaluating(learner.network):
+            learner.network.features(learner.view(self.raw, None))
         hook.remove()
         return kept[0].float().mean(1)
 
@@ -109,16 +108,15 @@ class Landscape(MomentProbe):
         backbone, rng = learner.network.get_submodule("backbone"), generator(seed, "landscape")
         here = {name: p.detach() for name, p in backbone.named_parameters()}
         ways = [{name: direction(p, rng) for name, p in here.items()} for _ in range(2)]
-        x, was_training = learner.view(self.data.raw, None), learner.network.training
-        learner.network.eval()
-        weight = torch.randn(self.num_classes, backbone(x[:1]).shape[1], generator=rng).to(x)
-        weight = weight / weight.shape[1] ** 0.5
+        x = learner.view(self.data.raw, None)
         steps, found = torch.linspace(-self.reach, self.reach, self.points).tolist(), x.new_zeros(self.points, self.points)
-        for i, a in enumerate(steps):
-            for j, b in enumerate(steps):
-                moved: Any = {name: p + a * ways[0][name] + b * ways[1][name] for name, p in here.items()}
-                found[i, j] = F.cross_entropy(torch.func.functional_call(backbone, moved, (x,)) @ weight.T, self.data.y)
-        learner.network.train(was_training)
+        with evaluating(learner.network):
+            weight = torch.randn(self.num_classes, backbone(x[:1]).shape[1], generator=rng).to(x)
+            weight = weight / weight.shape[1] ** 0.5
+            for i, a in enumerate(steps):
+                for j, b in enumerate(steps):
+                    moved: Any = {name: p + a * ways[0][name] + b * ways[1][name] for name, p in here.items()}
+                    found[i, j] = F.cross_entropy(torch.func.functional_call(backbone, moved, (x,)) @ weight.T, self.data.y)
         return found
 
 

@@ -43,32 +43,28 @@ class Probe(Protocol):
 
 @torch.inference_mode()
 def read(learner: Learner, data: Examples, batch_size: int) -> tuple[Tensor, Tensor]:
-    """(features [N, D], logits [N, C]) in evaluation mode; the mode before is restored. Logits that are not finite stop the run."""
-    was_training = learner.network.training
-    learner.network.eval()
+    """(features [N, D], logits [N, C]) in evaluation mode. Logits that are not finite stop the run."""
     features, logits = [], []
-    for raw in data.raw.split(batch_size):
-        with learner.fabric.autocast():
-            f = learner.network.features(learner.view(raw.to(learner.device), None))
-            features.append(f)
-            logits.append(learner.network.head(f))
-    learner.network.train(was_training)
+    with passes.evaluating(learner.network):
+        for raw in data.raw.split(batch_size):
+            with learner.fabric.autocast():
+                f = learner.network.features(learner.view(raw.to(learner.device), None))
+                features.append(f)
+                logits.append(learner.network.head(f))
     return torch.cat(features), finite(torch.cat(logits))
 
 
 @torch.inference_mode()
 def read_losses(learner: Learner, data: Examples, batch_size: int) -> Tensor:
     """[N]: nats per token of each block of text, in evaluation mode; never more than one batch of logits."""
-    was_training = learner.network.training
-    learner.network.eval()
     losses = []
-    for raw in data.raw.split(batch_size):
-        on_device = raw.to(learner.device)
-        with learner.fabric.autocast():
-            logits = learner.network(learner.view(on_device, None))
-        batch = learner.batch(on_device, data.y, 0)
-        losses.append(token_losses(logits, learner.objective.targets(batch)).mean(1))
-    learner.network.train(was_training)
+    with passes.evaluating(learner.network):
+        for raw in data.raw.split(batch_size):
+            on_device = raw.to(learner.device)
+            with learner.fabric.autocast():
+                logits = learner.network(learner.view(on_device, None))
+            batch = learner.batch(on_device, data.y, 0)
+            losses.append(token_losses(logits, learner.objective.targets(batch)).mean(1))
     return finite(torch.cat(losses))
 
 

@@ -17,6 +17,7 @@ from cl_bench.reports.trend import trends
 CONVENTIONS = {  # name -> what it is
     "average_forgetting": "best since learned less last, over T-1 tasks",
     "forgetting_last_minus_learned": "when learned less last, over T-1",
+    "forgetting_largest": "the same of the task that lost most",
     "forgetting_over_T": "the first, over T",
     "forgetting_best_ever": "best at any look less last, over T-1",
     "forgetting_best_ever_over_T": "the same over all T, the last task with it",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cl_bench.core.learner import Learner
 from cl_bench.core.seeds import generator
 from cl_bench.core.types import Stream
+from cl_bench.strategies.passes import evaluating
 
 
 class Once:
@@ -31,13 +32,10 @@ class Once:
         held = [e.valid for e in stream.experiences] + [test.valid for test in stream.tests.values()]
         sets += [test.data for test in stream.tests.values()] + [data for data in held if data is not None]
         prints, answers = [], []
-        was_training = learner.network.training
-        learner.network.eval()
-        with torch.no_grad(), learner.fabric.autocast():
+        with evaluating(learner.network), torch.no_grad(), learner.fabric.autocast():
             for raw in (portion.to(learner.device) for data in sets for portion in data.raw.split(batch_size)):
                 prints.append(self.fingerprints(raw))
                 answers.append(ask(self.plain(raw, None)))
-        learner.network.train(was_training)
         (self.prints, order), self.checks = torch.cat(prints, 1)[0].sort(stable=True), torch.cat(prints, 1)[1]
         self.checks, found = self.checks[order], torch.cat(answers)[order]
         self.answers = torch.cat([found, torch.full_like(found[:1], torch.nan)])

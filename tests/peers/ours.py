@@ -71,7 +71,7 @@ def our_losses(learner: Any, strategy: Strategy, stream: Stream, folder: Path) -
     learner.make_optimizer = lambda parameters: torch.optim.SGD(parameters, lr=RATE, momentum=0.9)
     learner.new_optimizer()
     plan = Plan(batch_size=BATCH, epochs=1, steps=None, renew_optimizer=False)
-    looks = Looks(held_out={}, probes={}, future=False, before=False, batch_size=BATCH, match=Match(None, BATCH))
+    looks = Looks(held_out={}, probes={}, future=False, before=False, batch_size=BATCH, match=Match(None, BATCH), within=())
     saver = Saver(RunFolder(folder), "", math.inf, Stop(), Backbones(folder, False, {}, STEPS, STEPS))
     progress = Losses()
     strategy.prepare(learner, stream)
