@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from test_reports import make_run
 
 from cl_bench.reports import analyses, collect, frontier, plots, tables
 from cl_bench.reports.__main__ import main
-from cl_bench.reports.trend import bootstrap, spearman, trends
+from cl_bench.reports.trend import bootstrap, by_chance, spearman, trends
 
 SIZES = {"vit_xs": 10, "vit_s": 20, "vit_b": 40}
 
@@ -107,7 +108,41 @@ def test_what_cannot_be_matched_says_so(tmp_path: Path) -> None:
     for target, lacking in ((0.75, "vit_b"), (0.65, "vit_b"), (0.95, "vit_s"), (0.5, "vit_s")):
         at = frontier.matched(found, pool, target).set_index(["kind", "model"]).loc["class_il"]
         assert math.isnan(at.loc[lacking, "mean"]) and at.loc[lacking, "n"] == 0
-        assert "no figure for 1 of 1 seeds" in at.loc[lacking, "note"] and "add rates or steps" in at.loc[lacking, "note"]
+        assert "no figure for 1 of 1 seeds" in at.loc[lacking, "note"] and "add rates, or look.within" in at.loc[lacking, "note"]
+
+
+def looked_within(folder: Path, steps: dict[int, tuple[float, float]]) -> None:
+    """Looks within both experiences, those of the first to be left out."""
+    rows = [{"after": after, "step": k, "on": on, "metric": "task_il", "value": value}
+            for after in (0, 1) for k, ab in steps.items() for on, value in zip(("task0", "task1"), ab)]  # fmt: skip
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_moments_within_the_last_task_are_matched_too(tmp_path: Path) -> None:
+    sweep(tmp_path, "vit_s", "er", {"1": two_tasks(0.9, 0.7, 0.8)})
+    sweep(tmp_path, "vit_b", "er", {"1": two_tasks(0.9, 0.85, 0.95)})
+    for folder in tmp_path.glob("*/vit_b/*/*/seed0"):
+        looked_within(folder, {1: (0.88, 0.6), 2: (0.86, 0.9), 3: (0.8, 0.85)})
+    found, pool = table(tmp_path)
+    part = found[(found["model"] == "vit_b") & (found["kind"] == "task_il")]
+    assert part[["after", "step", "last", "final", "a", "b"]].to_numpy().tolist() == [
+        [1, 1, True, False, 0.88, 0.6],
+        [1, 2, True, False, 0.86, 0.9],
+        [1, 3, True, False, 0.8, 0.85],
+        [1, math.inf, True, True, 0.85, 0.95],
+    ]
+    at = frontier.matched(found, pool, None).query("kind == 'task_il'").set_index("model")
+    assert at["task_b"].tolist() == [0.8, 0.8] and at.loc["vit_s", "mean"] == pytest.approx(0.2)
+    assert at.loc["vit_b", "mean"] == pytest.approx(0.02 + (0.04 - 0.02) * (0.8 - 0.6) / (0.9 - 0.6))  # the third moment is dominated
+
+
+def test_each_stream_is_matched_at_its_own_accuracy(tmp_path: Path) -> None:
+    for data, b in (("mnist", 0.8), ("fashion", 0.6)):
+        for strategy in ("er", "si"):
+            make_run(tmp_path, strategy, 0, 0.5, two_tasks(0.9, 0.7, b), data=data)
+    found, pool = table(tmp_path)
+    at = frontier.matched(found, pool, None).query("kind == 'task_il'")
+    assert at.groupby("data")["task_b"].unique().map(list).to_dict() == {"mnist": [0.8], "fashion": [0.6]} and (at["n"] == 1).all()
 
 
 def test_scratch_and_pretrained_and_sizes_are_never_pooled(tmp_path: Path) -> None:
@@ -140,6 +175,14 @@ def test_bootstrap_resamples_seeds() -> None:
     assert all(math.isnan(end) for end in bootstrap(sizes, [1.0] * 6, seeds))
 
 
+def test_chance_is_what_a_bootstrap_of_noise_says() -> None:
+    rng = np.random.default_rng(7)
+    axis, seed = np.repeat([1, 2, 3, 4], 3), np.tile([0, 1, 2], 4)
+    told = [not low <= 0 <= high for low, high in (bootstrap(axis, rng.standard_normal(12), seed) for _ in range(300))]
+    assert 0.1 < by_chance(4, 3) < 0.35 and by_chance(4, 3) == pytest.approx(np.mean(told), abs=0.1)
+    assert by_chance(4, 10) < by_chance(4, 3)
+
+
 def test_trend_of_every_group(tmp_path: Path) -> None:
     for model, size in SIZES.items():
         for seed in (0, 1):
@@ -169,7 +212,7 @@ def test_sizes_of_a_series_are_joined_in_order(tmp_path: Path) -> None:
 
 
 def test_command_writes_the_analyses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    names = [f"overlap_{kind}{end}" for kind in ("within", "across") for end in ("", "_null", "_shuffled")]
+    names = [f"overlap_{kind}{end}" for kind in ("within", "across") for end in ("", "_null", "_shuffled", "_projected")]
     conventions = dict.fromkeys((f"{k}_{n}" for k in collect.KINDS for n in ("forgetting_last_minus_learned", "forgetting_over_T")), 0.3)
     for model, size in SIZES.items():
         for init in ("scratch", "pretrained"):
@@ -179,9 +222,7 @@ def test_command_writes_the_analyses(tmp_path: Path, capsys: pytest.CaptureFixtu
     figures = {f"{stem}.{suffix}" for stem in ("frontier", "overlap_vs_parameters") for suffix in ("png", "svg")}
     assert figures | {"frontier.csv", "matched_forgetting.csv", "trend.csv", "forgetting_conventions.md"} <= written
     trend = pd.read_csv(tmp_path / "report" / "trend.csv").set_index(["init", "metric"])
-    assert trend.loc[("scratch", "overlap_within"), "rho"] < -0.9 and math.isnan(
-        trend.loc[("scratch", "overlap_within_beyond_null"), "rho"]
-    )
+    assert all(trend.loc[("scratch", f"overlap_within{end}"), "rho"] < -0.9 for end in ("", "_null", "_projected"))
     assert "class-IL forgetting over T" in (tmp_path / "report" / "forgetting_conventions.md").read_text()
     printed = capsys.readouterr().out
     assert "matched accuracy" in printed and "Spearman" in printed and "pools 3 tags" in printed

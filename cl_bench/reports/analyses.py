@@ -47,13 +47,12 @@ def _inits(runs: pd.DataFrame) -> pd.Series:
     return names
 
 
-def measured(runs: pd.DataFrame, metrics: Sequence[str] | None) -> tuple[pd.DataFrame, list[str]]:
-    """(runs, metrics whose trend is asked): those given, else forgetting, and overlap as it is and beyond its null."""
+def measured(runs: pd.DataFrame, metrics: Sequence[str] | None) -> list[str]:
+    """Metrics whose trend is asked: those given, else forgetting, and overlap as it is, of its null, and at one width for all sizes."""
     if metrics:
-        return runs, list(metrics)
-    known = [name for name in OVERLAPS if name in runs]
-    beyond = {f"{name}_beyond_null": runs[name] - runs[f"{name}_null"] for name in known}
-    return runs.assign(**beyond), [n for n in tables.HEADLINE if "forgetting" in n and n in runs] + [*known, *beyond]
+        return list(metrics)
+    overlaps = [f"{name}{end}" for name in OVERLAPS for end in ("", "_null", "_projected")]
+    return [n for n in tables.HEADLINE if "forgetting" in n and n in runs] + [name for name in overlaps if name in runs]
 
 
 def write(runs: pd.DataFrame, by: Sequence[str] | None, out: Path, metrics: Sequence[str] | None, target: float | None) -> list[Path]:
@@ -72,9 +71,8 @@ def write(runs: pd.DataFrame, by: Sequence[str] | None, out: Path, metrics: Sequ
         print("forgetting of the first task at matched accuracy (or loss) on the last task, interpolated along each group's frontier:")
         shown = same.assign(forgetting=[tables.cell(m, s, n, n) for m, s, n in zip(same["mean"], same["std"], same["n"], strict=True)])
         tables.show(tables.rounded(shown)[[*pool, "kind", "task_b", "forgetting", "n", "note"]])
-    sized, asked = measured(runs, metrics)
-    apart = [c for c in ("rate", "finetuning_steps") if c not in pool and sized[c].notna().all() and sized[c].nunique() > 1]
-    over = trends(sized, [*(column for column in pool if column not in ("model", "size")), *apart], asked)
+    apart = [c for c in ("rate", "finetuning_steps") if c not in pool and runs[c].notna().all() and runs[c].nunique() > 1]
+    over = trends(runs, [*(column for column in pool if column not in ("model", "size")), *apart], measured(runs, metrics))
     written.append(_csv(over, out / "trend.csv"))
     print("trend over model sizes (Spearman's rho over runs; 95 % interval from a bootstrap over seeds):")
     tables.show(tables.rounded(over))

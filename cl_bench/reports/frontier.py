@@ -5,6 +5,7 @@ Models compared at one learning rate reward the one that learned least; at equal
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,23 +24,37 @@ Values = NDArray[np.float64]
 
 
 def points(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """One row a run, kind and moment at which both tasks were looked at: columns of by, tag, seed, kind, after, final, a, b, forgetting.
+    """One row a run, kind and moment at which both tasks were looked at: by, tag, seed, kind, after, step, last, final, a, b, forgetting.
 
-    a, b: accuracy (or loss) on the first and the last task then; forgetting: what a has lost (or risen) since its first look.
+    step: of looks within an experience (look.within), at its end infinite; last: in the last experience; final: at its end.
+    a, b: accuracy (or loss) on the first and the last task then; forgetting: what a has lost (or risen) since it was learned.
     """
     found = []
     for _, run in runs.iterrows():
+        names = run[list(dict.fromkeys([*by, "tag", "seed"]))].to_dict()
         for kind in (*KINDS, LOSS):
             matrix = read_matrix(Path(run["folder"]), kind)
             if matrix is None or matrix.shape[1] < 2:
                 continue
             a, b = matrix.iloc[:, 0], matrix.iloc[:, -1]
             learned = a.dropna().iloc[0] if len(matrix) > 1 and a.notna().any() else math.nan  # joint is looked at once
-            for after in matrix.index[a.notna() & b.notna()]:
-                place = {"kind": kind, "after": after, "final": after == matrix.index[-1]}
-                at = {"a": a[after], "b": b[after], "forgetting": sign(kind) * (learned - a[after])}
-                found.append({**run[list(dict.fromkeys([*by, "tag", "seed"]))].to_dict(), **place, **at})
+            looks = {(after, math.inf): (a[after], b[after]) for after in matrix.index[a.notna() & b.notna()]}
+            looks |= within(Path(run["folder"]), kind, matrix)
+            for (after, step), (on_a, on_b) in sorted(looks.items()):
+                last = after == matrix.index[-1]
+                place = {"kind": kind, "after": after, "step": step, "last": last, "final": last and math.isinf(step)}
+                found.append({**names, **place, "a": on_a, "b": on_b, "forgetting": sign(kind) * (learned - on_a)})
     return pd.DataFrame(found)
+
+
+def within(folder: Path, kind: str, matrix: pd.DataFrame) -> dict[tuple[int, float], tuple[float, float]]:
+    """(after, step) -> figures on the first and the last test, of looks within the last experience."""
+    file = folder / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    last, first, final = matrix.index[-1], matrix.columns[0], matrix.columns[-1]
+    rows = [row for line in lines if (row := json.loads(line)).get("step") and row["metric"] == kind and row["after"] == last]
+    on = {(row["step"], row["on"]): row["value"] for row in rows}
+    return {(last, float(step)): (on[step, first], b) for (step, test), b in on.items() if test == final and (step, first) in on}
 
 
 def sign(kind: str) -> int:
@@ -68,11 +83,11 @@ def _better(part: pd.DataFrame) -> tuple[Values, Values]:
 
 
 def frontier(table: pd.DataFrame, by: Sequence[str]) -> Figure:
-    """Runs, pale and hollow where they went on, the means of their ends over seeds, and a line through those that none beats."""
+    """Runs, pale and hollow where they went on; of means over seeds the ends, and a line through those in the last task none beats."""
     kinds = [kind for kind in (*KINDS, LOSS) if (table["kind"] == kind).any()]
     unit, scale = (("loss", "nats"), 1) if kinds == [LOSS] else (("accuracy", "%"), 100)
     figure, panels = panels_of(kinds, "{} on the first task ({})".format(*unit), "{} on the last task ({})".format(*unit))
-    same = list(dict.fromkeys([*by, "tag", "kind", "final"]))
+    same = list(dict.fromkeys([*by, "tag", "kind", "step"]))
     for kind, axes in panels.items():
         for label, group, style in groups(table, by):
             group = group[group["kind"] == kind]
@@ -81,12 +96,12 @@ def frontier(table: pd.DataFrame, by: Sequence[str]) -> Figure:
             pale: dict[str, Any] = {"color": style["color"], "marker": style["marker"], "markersize": 4, "alpha": 0.35, "linestyle": "none"}
             for final, part in group.groupby("final"):
                 axes.plot(scale * part["b"], scale * part["a"], markerfacecolor=None if final else "white", **pale)
-            means = group[group["final"]].groupby(same, as_index=False)[["a", "b"]].mean().sort_values("b")
+            means = group[group["last"]].groupby(same, as_index=False)[["a", "b"]].mean().sort_values("b")
             if means.empty:
                 continue
-            best = means[non_dominated(*_better(means))]
+            best, ends = means[non_dominated(*_better(means))], means[np.isinf(means["step"])]
             axes.plot(scale * best["b"], scale * best["a"], color=style["color"], linestyle=style["linestyle"], lw=1.5)
-            axes.plot(scale * means["b"], scale * means["a"], label=label, color=style["color"], linestyle="none", marker=style["marker"])
+            axes.plot(scale * ends["b"], scale * ends["a"], label=label, color=style["color"], linestyle="none", marker=style["marker"])
         axes.plot([], [], color="0.4", lw=1.5, label="not dominated")
         if not table["final"].all():
             axes.plot([], [], color="0.4", linestyle="none", marker="o", markersize=4, markerfacecolor="white", label="before the end")
@@ -94,14 +109,14 @@ def frontier(table: pd.DataFrame, by: Sequence[str]) -> Figure:
 
 
 def matched(table: pd.DataFrame, by: Sequence[str], target: float | None) -> pd.DataFrame:
-    """Forgetting of the first task where accuracy (or loss) on the last one is `target`; None: the best that every group and seed reaches.
+    """Forgetting of the first task where accuracy (or loss) on the last one is `target`; None: the best that all of a stream reach.
 
-    One row a group and kind; per seed linear interpolation between the non-dominated final points of its runs, which differ
-    in learning rate, steps or whatever else the group pools. `note` says why a figure is missing.
+    One row a group and kind; per seed linear interpolation between the non-dominated points of its runs in the last task: their ends,
+    and moments within it (look.within). Runs differ in learning rate, or whatever else the group pools. `note`: why a figure is missing.
     """
-    final = table[table["final"] & table["forgetting"].notna()]
-    lines = []
-    for kind, part in final.groupby("kind", sort=False):
+    points = table[table["last"] & table["forgetting"].notna()]
+    streams, lines = [column for column in ("scenario", "data") if column in by], []
+    for (*_, kind), part in points.groupby([*streams, "kind"], sort=False):
         reached = (sign(kind) * part["b"]).groupby([part[column] for column in (*by, "seed")]).max()
         aim = reached.min() if target is None else sign(kind) * target
         for key, group in ordered(part, by).groupby(list(by), sort=False):
@@ -110,7 +125,11 @@ def matched(table: pd.DataFrame, by: Sequence[str], target: float | None) -> pd.
             mean, std = values.mean() if len(values) else math.nan, values.std(ddof=1) if len(values) > 1 else math.nan
             lack = [b for b, _ in spans if not b[0] <= aim <= b[-1]]
             ends = " to ".join(f"{abs(end):.3f}" for end in (min(b[0] for b in lack), max(b[-1] for b in lack))) if lack else ""
-            note = f"no figure for {len(lack)} of {len(spans)} seeds: frontier from {ends}; add rates or steps" if lack else ""
+            note = (
+                f"no figure for {len(lack)} of {len(spans)} seeds: frontier from {ends}; add rates, or look.within=[<steps>]"
+                if lack
+                else ""
+            )
             figures = {"task_b": sign(kind) * aim, "mean": mean, "std": std, "n": len(values), "note": note}
             lines.append({**dict(zip(by, key)), "kind": kind, **figures})
     return pd.DataFrame(lines, columns=[*by, "kind", "task_b", "mean", "std", "n", "note"])

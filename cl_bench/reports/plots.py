@@ -28,7 +28,11 @@ STYLE: Any = {"font.size": 12, "axes.titlesize": 13, "axes.spines.top": False, "
          "axes.grid": True, "grid.alpha": 0.3, "lines.linewidth": 2, "lines.markersize": 7,
          "errorbar.capsize": 3, "svg.hashsalt": "cl_bench"}  # fmt: skip
 OVERLAPS = ("overlap_within", "overlap_across")
-NULLS = {"_null": ("--", "x"), "_shuffled": (":", "+")}
+BESIDE = {  # overlap: what stands beside it, its line and marker
+    "_null": ("null: random features", "--", "x"),
+    "_shuffled": ("null: shuffled labels", ":", "+"),
+    "_projected": ("of all models at one width", "-.", "d"),
+}
 
 
 def groups(runs: pd.DataFrame, by: Sequence[str]) -> list[tuple[str, pd.DataFrame, dict[str, Any]]]:
@@ -140,8 +144,8 @@ def forgetting_vs_parameters(runs: pd.DataFrame, by: Sequence[str], kinds: Seque
 
 
 def overlap_vs_parameters(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
-    """Class overlap against the number of parameters, and beside it what random features and shuffled labels give."""
-    metrics = [f"{name}{end}" for name in OVERLAPS for end in ("", *NULLS)]
+    """Class overlap against the number of parameters, beside it its nulls, and the same at one width for all."""
+    metrics = [f"{name}{end}" for name in OVERLAPS for end in ("", *BESIDE)]
     table, series = over_sizes(runs, by, metrics)
     figure, panels = panels_of(KINDS, "overlap of class representations", "parameters")
     for axes, metric in zip(panels.values(), OVERLAPS, strict=True):
@@ -152,13 +156,12 @@ def overlap_vs_parameters(runs: pd.DataFrame, by: Sequence[str]) -> Figure:
                 continue
             look: dict[str, Any] = style | {"linestyle": "-"}
             axes.errorbar(group["size"], group[f"{metric}_mean"], group[f"{metric}_std"].fillna(0), label=label, **look)
-            for end, (line, marker) in NULLS.items():
+            for end, (_, line, marker) in BESIDE.items():
                 look = {"linestyle": line, "marker": marker, "markersize": 5, "lw": 1.2, "alpha": 0.7, "color": style["color"]}
                 axes.plot(group["size"], group[f"{metric}{end}_mean"], **look)
         size_axis(axes, table["size"])
     axes.set_ylim(bottom=0)
-    for end, (line, marker) in NULLS.items():
-        words = {"_null": "null: random features", "_shuffled": "null: shuffled labels"}[end]
+    for words, line, marker in BESIDE.values():
         axes.plot([], [], linestyle=line, marker=marker, markersize=5, lw=1.2, color="0.4", label=words)
     return finish(figure, panels)
 

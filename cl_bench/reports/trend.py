@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from cl_bench.reports.tables import ordered
 
 RESAMPLES = 2000
+SIMULATED = 400
 LEAST = 3  # sizes, or values of another axis: two can only rise or fall
 
 
@@ -40,6 +42,15 @@ def interval(seeds: ArrayLike, statistic: Callable[[NDArray[np.intp]], float]) -
         return math.nan, math.nan
     low, high = np.nanquantile(found, [0.025, 0.975], method="inverted_cdf")
     return float(low), float(high)
+
+
+@cache
+def by_chance(values: int, seeds: int) -> float:
+    """Share of groups whose interval excludes 0 although nothing falls or rises: simulated, independent noise in each run."""
+    axis, seed = np.repeat(np.arange(values), seeds), np.tile(np.arange(seeds), values)
+    rng = np.random.default_rng(0)
+    ends = [bootstrap(axis, rng.standard_normal(len(axis)), seed) for _ in range(SIMULATED)]
+    return float(np.mean([low > 0 or high < 0 for low, high in ends]))
 
 
 def bootstrap(sizes: ArrayLike, values: ArrayLike, seeds: ArrayLike) -> tuple[float, float]:
