@@ -181,17 +181,20 @@ class PythonPackages(TextData):
 
 
 class Hub(TextData):
-    """A text data set of Hugging Face's hub, by the names of `datasets.load_dataset`; root: a folder of save_to_disk that has it."""
+    """A text data set of Hugging Face's hub, by the names of `datasets.load_dataset`; root: a folder of save_to_disk that has it.
+
+    rows: the first so many of each split, streamed, so that the rest is not downloaded; None takes all.
+    """
 
     text: ClassVar[bool] = True
 
-    def __init__(self, *, path: str, config: str | None, column: str, train: str, test: str | None, **shared: Any):
+    def __init__(self, *, path: str, config: str | None, column: str, train: str, test: str | None, rows: Count | None, **shared: Any):
         super().__init__(**shared)
-        self.path, self.config, self.column, self.train, self.test = path, config, column, train, test
+        self.path, self.config, self.column, self.train, self.test, self.rows = path, config, column, train, test, rows
 
     def fingerprint(self) -> dict[str, object]:
         place = None if self.root is None else str(self.root.resolve())
-        return {"path": self.path, "config": self.config, "train": self.train, "test": self.test, "root": place}
+        return {"path": self.path, "config": self.config, "train": self.train, "test": self.test, "rows": self.rows, "root": place}
 
     def texts(self) -> tuple[Named, Named | None]:
         return self._split(self.train), None if self.test is None else self._split(self.test)
@@ -207,16 +210,19 @@ class Hub(TextData):
             ) from None
         try:
             if self.root is not None:
-                rows = datasets.load_from_disk(str(self.root))[split][self.column]
-            else:
-                rows = datasets.load_dataset(self.path, self.config, split=split)[self.column]
+                texts = datasets.load_from_disk(str(self.root))[split][self.column][: self.rows]
+            elif self.rows is None:
+                texts = datasets.load_dataset(self.path, self.config, split=split)[self.column]
+            else:  # a slice of a split, train[:20000], would come after a download of all (huggingface/datasets#2538)
+                stream = datasets.load_dataset(self.path, self.config, split=split, streaming=True)
+                texts = [row[self.column] for row in stream.take(self.rows)]
         except Exception as error:  # the library's own, requests', the hub's, a missing split or column
             raise ConfigError(
                 f"data={self.name}: split {split} of {self.path} cannot be had ({reason(error)}). Ways to go on: (1) connect to the hub "
                 f"once; (2) set data.root=<a folder written by datasets' save_to_disk>; (3) use data=text data.root=<your files>, "
                 f"or data=python_docs and data=python_source, which need no network."
             ) from None
-        return [(f"{split} {number}", text) for number, text in enumerate(rows) if text.strip()]
+        return [(f"{split} {number}", text) for number, text in enumerate(texts) if text.strip()]
 
 
 def hold_out(texts: Named, share: float, seed: int) -> tuple[list[str], list[str]]:
