@@ -88,14 +88,25 @@ class TextData:
             found.append(Examples(raw, torch.zeros(len(raw), dtype=torch.int64)))
         return found[0], found[1], {} if tokenizer is None else {"tokenizer": [sha256(tokenizer)]}
 
+    def bpe(self) -> Path:
+        """The tokenizer's file: the user's, or what was learned here."""
+        if self.file is not None:
+            return self.file
+        [sha] = self().tokenizer
+        if not (path := self._learned(sha)).exists():
+            raise ConfigError(f"{path} is gone; delete {self.name}-*.safetensors beside it, and the next run makes both anew")
+        return path
+
+    def _learned(self, sha: str) -> Path:
+        return self.cache / f"{self.name}-{sha[:12]}.tokenizer.json"
+
     def _tokenizer(self, texts: Sequence[str]) -> Tokenizer:
         if self.file is not None:
             tokenizer = read_bpe(self.file)
         else:
             assert self.vocabulary is not None
             tokenizer = learn_bpe(texts, self.vocabulary)
-            path = self.cache / f"{self.name}-{sha256(tokenizer)[:12]}.tokenizer.json"
-            with writing(path):
+            with writing(path := self._learned(sha256(tokenizer))):
                 path.write_text(tokenizer.to_str())
         if (size := tokenizer.get_vocab_size()) != self.vocabulary:
             raise ConfigError(
@@ -223,6 +234,16 @@ class Hub(TextData):
                 f"or data=python_docs and data=python_source, which need no network."
             ) from None
         return [(f"{split} {number}", text) for number, text in enumerate(texts) if text.strip()]
+
+
+def share_bpe(sources: Sequence[object]) -> None:
+    """Domains in a row speak one BPE: of the first, where they are given none."""
+    first, *rest = sources
+    lacking = [source for source in rest if isinstance(source, TextData) and source.tokens == "bpe" and source.file is None]
+    if lacking and isinstance(first, TextData) and first.tokens == "bpe":
+        file = first.bpe()
+        for source in lacking:
+            source.file = file
 
 
 def hold_out(texts: Named, share: float, seed: int) -> tuple[list[str], list[str]]:
