@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from cl_bench.data.resident import in_memory
 from cl_bench.folder import RunFolder
 from cl_bench.overrides import CONF, choices
 from cl_bench.reports.__main__ import main as report
+from cl_bench.reports.scale import PLAIN
 from cl_bench.resolve import resolve
 from cl_bench.run import make_stream
 from cl_bench.scenarios.text import Text
@@ -176,9 +178,17 @@ def test_the_paper_scale_preset_comes_to_its_stream(monkeypatch: pytest.MonkeyPa
         config = compose("config", overrides=["experiment=scale/language", *first, f"data_root={tmp_path}"])
         config = resolve(config, [CONF], named=False)
     assert problems(config) == []
+    assert config["train"]["schedule"]["_target_"].endswith(".FirstThen")
     found, stream = make_stream(config)
     assert [e.name for e in stream.experiences] == ["imdb", "wikipedia"] and stream.num_classes == 8192
     assert found[0].tokenizer == found[1].tokenizer != ()
+
+
+def test_pythia_enters_the_question_of_language() -> None:
+    """By its tag; a size is a model."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=["experiment=scale/language_pretrained", "size=70m"])
+    assert re.fullmatch(PLAIN, config.tag) and config.name.model == "pythia_70m" and config.model.name.endswith("pythia-70m")
 
 
 def test_tokens_of_its_own_for_each_domain_are_refused() -> None:
