@@ -22,6 +22,7 @@ from cl_bench.core.seeds import fold, reseed_global
 from cl_bench.core.stop import Stop
 from cl_bench.core.types import Examples, Stream
 from cl_bench.data.resident import Dataset
+from cl_bench.data.texts import share_bpe
 from cl_bench.data.views import ChannelsLast, Resized
 from cl_bench.folder import RunFolder, digest
 from cl_bench.loop import Looks, Plan, Saver, run
@@ -131,7 +132,9 @@ def make_stream(config: Config) -> tuple[list[Dataset], Stream]:
     allow = config["runtime"]["allow_targets"]
     scenario = build(config["scenario"], allow)
     if "datasets" in config:
-        several = {name: build(node, allow)() for name, node in config["datasets"].items()}
+        sources = {name: build(node, allow) for name, node in config["datasets"].items()}
+        share_bpe(list(sources.values()))
+        several = {name: source() for name, source in sources.items()}
         return list(several.values()), scenario(several)
     dataset = build(config["data"], allow)()
     return [dataset], scenario(dataset)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,16 @@ from test_pretrain import execute, outcome
 from cl_bench import metrics
 from cl_bench.checks import problems
 from cl_bench.core.errors import ConfigError, Interrupted
+from cl_bench.core.types import Examples
+from cl_bench.data import texts
+from cl_bench.data.resident import in_memory
 from cl_bench.folder import RunFolder
 from cl_bench.overrides import CONF, choices
 from cl_bench.reports.__main__ import main as report
+from cl_bench.reports.scale import PLAIN
 from cl_bench.resolve import resolve
+from cl_bench.run import make_stream
+from cl_bench.scenarios.text import Text
 from cl_bench.signatures import class_flag
 
 CHANGES = {
@@ -133,17 +141,64 @@ def test_weights_of_a_file_fit_or_are_refused(domains: Path, tmp_path: Path) -> 
     assert not (tmp_path / "third").exists()
 
 
-def test_tokens_of_its_own_for_each_domain_are_refused(domains: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tokenizers")
-    bpe = ["data.tokens=bpe", "data.vocabulary=262", "data.length=5"]
-    with pytest.raises(ConfigError, match=r"words and numbers have tokens of their own; set data.tokenizer="):
-        execute(configure(domains, "er", *bpe), tmp_path / "run")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cache = Path(compose("config", overrides=["data=text"]).data.cache)
-    [file] = cache.glob("words-*.tokenizer.json")
-    execute(configure(domains, "er", *bpe, f"data.tokenizer={file}"), tmp_path / "run")  # int32 tokens in the memory
+BPE = ["data.tokens=bpe", "data.vocabulary=262", "data.length=5"]
+
+
+def test_domains_speak_the_bpe_of_the_first(domains: Path, tmp_path: Path) -> None:
+    library = pytest.importorskip("tokenizers")
+    config = configure(domains, "er", *BPE, f"data_root={tmp_path}")  # int32 tokens in the memory
+    whole = outcome(execute(config, tmp_path / "run"))
+    [file] = (tmp_path / "cache").glob("*.tokenizer.json")
+    assert file.name.startswith("words-")
     told = json.loads((tmp_path / "run" / "provenance.json").read_text())["data"]
     assert told["tokenizer of words"] == told["tokenizer of numbers"] and told["tokenizer of words"][:12] in file.name
+    _, stream = make_stream(config)
+    read = [library.Tokenizer.from_file(str(file)).decode(e.train.raw[0].tolist()) for e in stream.experiences]
+    assert "the cat sat".startswith(read[0]) and "1 + 12 = 13; ".startswith(read[1]) and read[1]
+    with pytest.raises(Interrupted):
+        execute(config, tmp_path / "stopped", calls=9)
+    assert outcome(execute(config, tmp_path / "stopped")) == whole
+    given = configure(domains, "er", *BPE, f"data.tokenizer={file}")
+    assert outcome(execute(given, tmp_path / "given"))["metrics.jsonl"] == whole["metrics.jsonl"]
+    file.unlink()
+    with pytest.raises(ConfigError, match=r"words-.*json is gone; delete words-\*.safetensors beside it"):
+        execute(config, tmp_path / "third")
+    assert not (tmp_path / "third").exists()
+
+
+def test_the_paper_scale_preset_comes_to_its_stream(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first job of its sweep, with small texts in the place of the hub's."""
+    pytest.importorskip("tokenizers")
+    numbers = torch.randint(0, 16, (2, 3000, 8), generator=torch.Generator().manual_seed(0))
+    reviews, articles = [" ".join("".join(map(chr, word)) for word in part.tolist()) for part in (97 + numbers[0], 105 + numbers[1])]
+    monkeypatch.setattr(texts.Hub, "_split", lambda self, split: [(split, {"imdb": reviews, "wikipedia": articles}[self.name])])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        sweep = compose("config", overrides=["experiment=scale/language"], return_hydra_config=True).hydra.sweeper.params
+        first = [f"{key}={value if str(value).startswith('[') else str(value).split(',')[0]}" for key, value in sweep.items()]
+        config = compose("config", overrides=["experiment=scale/language", *first, f"data_root={tmp_path}"])
+        config = resolve(config, [CONF], named=False)
+    assert problems(config) == []
+    assert config["train"]["schedule"]["_target_"].endswith(".FirstThen")
+    found, stream = make_stream(config)
+    assert [e.name for e in stream.experiences] == ["imdb", "wikipedia"] and stream.num_classes == 8192
+    assert found[0].tokenizer == found[1].tokenizer != ()
+
+
+def test_pythia_enters_the_question_of_language() -> None:
+    """By its tag; a size is a model."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=["experiment=scale/language_pretrained", "size=70m"])
+    assert re.fullmatch(PLAIN, config.tag) and config.name.model == "pythia_70m" and config.model.name.endswith("pythia-70m")
+
+
+def test_tokens_of_its_own_for_each_domain_are_refused() -> None:
+    """As a source that is not ours may bring them."""
+    data = Examples(torch.zeros(4, 6, dtype=torch.int32), torch.zeros(4, dtype=torch.int64))
+    a, b = (replace(in_memory(name, data, data, 262), tokenizer=(name,)) for name in ("words", "numbers"))
+    scenario = Text(datasets=["words", "numbers"], order_seed=0, valid_fraction=0.0)
+    with pytest.raises(ConfigError, match=r"words and numbers have tokens of their own; give all the same tokenizer.json"):
+        scenario({"words": a, "numbers": b})
+    assert scenario({"words": a, "numbers": replace(b, tokenizer=("words",))}).num_classes == 262
 
 
 @pytest.mark.parametrize(

@@ -152,13 +152,17 @@ def test_without_the_library_bpe_says_what_to_install(data, folder: Path, monkey
 
 
 def fake_hub(monkeypatch: pytest.MonkeyPatch, rows: dict[str, list[str]], calls: list) -> None:
-    """The two functions of `datasets` that we call."""
+    """The two functions of `datasets` that we call; a stream of it knows no columns and no slices of a split."""
 
-    def load_dataset(path, config, split):
-        calls.append((path, config, split))
+    class Stream(list):
+        def take(self, count):
+            return self[:count]
+
+    def load_dataset(path, config, split, streaming=False):
+        calls.append((path, config, split, *(["streamed"] * streaming)))
         if split not in rows:
             raise ConnectionError(f"Couldn't reach '{path}' on the Hub\nsecond line")
-        return {"text": rows[split]}
+        return Stream({"text": text} for text in rows[split]) if streaming else {"text": rows[split]}
 
     library = types.ModuleType("datasets")
     library.load_dataset = load_dataset
@@ -173,13 +177,35 @@ def test_hub(data, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error) -> No
     assert calls == [("stanfordnlp/imdb", None, "train"), ("stanfordnlp/imdb", None, "test")]
     assert words(made.train.raw).startswith(WORDS * 3 + "\0film") and words(made.test.raw).startswith("bad bad")
     assert words(data("imdb", root=str(tmp_path)).test.raw) == words(made.test.raw)
+    fake_hub(monkeypatch, {}, calls)
     message = error(lambda: data("wikipedia"))
-    assert "split train[:20000] of wikimedia/wikipedia" in message and "(1)" in message and "(3)" in message
-    fake_hub(monkeypatch, {"train[:20000]": [WORDS * n for n in range(2, 9)]}, calls)
+    assert "split train of wikimedia/wikipedia" in message and "(1)" in message and "(3)" in message
+    fake_hub(monkeypatch, {"train": [WORDS * n for n in range(2, 9)]}, calls)
     whole = data("wikipedia")  # no test split: whole articles are held out
     assert len(whole.train.raw) > len(whole.test.raw) > 0
+    assert calls[-1] == ("wikimedia/wikipedia", "20231101.en", "train", "streamed")  # the rest is not downloaded
+    for root in (None, str(tmp_path)):  # of a folder too
+        few = data("wikipedia", rows=3, root=root)
+        assert len(few.train.raw) + len(few.test.raw) <= len(WORDS) * (2 + 3 + 4) // 16
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert "cl-bench[text]" in error(lambda: data("wikitext"))
+
+
+def test_the_first_rows_of_a_stream_are_those_of_the_file(source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error) -> None:
+    """Through the library itself, from a folder of Parquet as Wikipedia's is."""
+    pytest.importorskip("datasets")
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    monkeypatch.setattr(texts, "reach", lambda: None)
+    table = pa.table({"title": ["t"] * 40, "text": [f"article {n}" for n in range(40)]})
+    (tmp_path / "hub").mkdir()
+    parquet.write_table(table, tmp_path / "hub" / "train-00000-of-00001.parquet", row_group_size=4)
+    found = {"path": str(tmp_path / "hub"), "config": None}
+    train, test = source("wikipedia", tmp_path, rows=10, **found).texts()
+    assert train == [(f"train {n}", f"article {n}") for n in range(10)] and test is None
+    for wrong in ({"train": "nowhere"}, {"column": "body"}):
+        assert "(1) connect" in error(lambda wrong=wrong: source("wikipedia", tmp_path, rows=10, **found, **wrong).texts())
 
 
 def test_held_out_texts_fit_the_share() -> None:

@@ -88,14 +88,25 @@ class TextData:
             found.append(Examples(raw, torch.zeros(len(raw), dtype=torch.int64)))
         return found[0], found[1], {} if tokenizer is None else {"tokenizer": [sha256(tokenizer)]}
 
+    def bpe(self) -> Path:
+        """The tokenizer's file: the user's, or what was learned here."""
+        if self.file is not None:
+            return self.file
+        [sha] = self().tokenizer
+        if not (path := self._learned(sha)).exists():
+            raise ConfigError(f"{path} is gone; delete {self.name}-*.safetensors beside it, and the next run makes both anew")
+        return path
+
+    def _learned(self, sha: str) -> Path:
+        return self.cache / f"{self.name}-{sha[:12]}.tokenizer.json"
+
     def _tokenizer(self, texts: Sequence[str]) -> Tokenizer:
         if self.file is not None:
             tokenizer = read_bpe(self.file)
         else:
             assert self.vocabulary is not None
             tokenizer = learn_bpe(texts, self.vocabulary)
-            path = self.cache / f"{self.name}-{sha256(tokenizer)[:12]}.tokenizer.json"
-            with writing(path):
+            with writing(path := self._learned(sha256(tokenizer))):
                 path.write_text(tokenizer.to_str())
         if (size := tokenizer.get_vocab_size()) != self.vocabulary:
             raise ConfigError(
@@ -181,17 +192,20 @@ class PythonPackages(TextData):
 
 
 class Hub(TextData):
-    """A text data set of Hugging Face's hub, by the names of `datasets.load_dataset`; root: a folder of save_to_disk that has it."""
+    """A text data set of Hugging Face's hub, by the names of `datasets.load_dataset`; root: a folder of save_to_disk that has it.
+
+    rows: the first so many of each split, streamed, so that the rest is not downloaded; None takes all.
+    """
 
     text: ClassVar[bool] = True
 
-    def __init__(self, *, path: str, config: str | None, column: str, train: str, test: str | None, **shared: Any):
+    def __init__(self, *, path: str, config: str | None, column: str, train: str, test: str | None, rows: Count | None, **shared: Any):
         super().__init__(**shared)
-        self.path, self.config, self.column, self.train, self.test = path, config, column, train, test
+        self.path, self.config, self.column, self.train, self.test, self.rows = path, config, column, train, test, rows
 
     def fingerprint(self) -> dict[str, object]:
         place = None if self.root is None else str(self.root.resolve())
-        return {"path": self.path, "config": self.config, "train": self.train, "test": self.test, "root": place}
+        return {"path": self.path, "config": self.config, "train": self.train, "test": self.test, "rows": self.rows, "root": place}
 
     def texts(self) -> tuple[Named, Named | None]:
         return self._split(self.train), None if self.test is None else self._split(self.test)
@@ -207,16 +221,29 @@ class Hub(TextData):
             ) from None
         try:
             if self.root is not None:
-                rows = datasets.load_from_disk(str(self.root))[split][self.column]
-            else:
-                rows = datasets.load_dataset(self.path, self.config, split=split)[self.column]
+                texts = datasets.load_from_disk(str(self.root))[split][self.column][: self.rows]
+            elif self.rows is None:
+                texts = datasets.load_dataset(self.path, self.config, split=split)[self.column]
+            else:  # a slice of a split, train[:20000], would come after a download of all (huggingface/datasets#2538)
+                stream = datasets.load_dataset(self.path, self.config, split=split, streaming=True)
+                texts = [row[self.column] for row in stream.take(self.rows)]
         except Exception as error:  # the library's own, requests', the hub's, a missing split or column
             raise ConfigError(
                 f"data={self.name}: split {split} of {self.path} cannot be had ({reason(error)}). Ways to go on: (1) connect to the hub "
                 f"once; (2) set data.root=<a folder written by datasets' save_to_disk>; (3) use data=text data.root=<your files>, "
                 f"or data=python_docs and data=python_source, which need no network."
             ) from None
-        return [(f"{split} {number}", text) for number, text in enumerate(rows) if text.strip()]
+        return [(f"{split} {number}", text) for number, text in enumerate(texts) if text.strip()]
+
+
+def share_bpe(sources: Sequence[object]) -> None:
+    """Domains in a row speak one BPE: of the first, where they are given none."""
+    first, *rest = sources
+    lacking = [source for source in rest if isinstance(source, TextData) and source.tokens == "bpe" and source.file is None]
+    if lacking and isinstance(first, TextData) and first.tokens == "bpe":
+        file = first.bpe()
+        for source in lacking:
+            source.file = file
 
 
 def hold_out(texts: Named, share: float, seed: int) -> tuple[list[str], list[str]]:

@@ -25,8 +25,8 @@ class Text:
         for other in rest:
             if first.tokenizer != other.tokenizer or first.num_classes != other.num_classes:
                 raise ConfigError(
-                    f"{first.name} and {other.name} have tokens of their own; set data.tokenizer=<the tokenizer.json that "
-                    f"{first.name} wrote beside its cache> for all, or data.tokens=bytes"
+                    f"{first.name} and {other.name} have tokens of their own; give all the same tokenizer.json, "
+                    f"or none (data.tokenizer=null: one for all is learned from {first.name}), or data.tokens=bytes"
                 )
             if first.train.raw.shape[1:] != other.train.raw.shape[1:]:
                 raise ConfigError(f"{first.name} and {other.name} have blocks of different length; give them the same length")
