@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -13,7 +14,7 @@ from cl_bench.core.kinds import Count
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Examples, Stream
 from cl_bench.probes.moment import PENULTIMATE, WHOLE, Held, Moment, MomentProbe, Row, widths
-from cl_bench.probes.similarity import cka, subspace_similarity
+from cl_bench.probes.similarity import cka, constant, subspace_similarity
 
 
 class CKA(MomentProbe):
@@ -21,11 +22,13 @@ class CKA(MomentProbe):
 
     The features of the first moment stay in the run folder, probes/<test>.safetensors, those of the last
     in <test>.last.safetensors, for scripts/compare_runs.py.
+    Both are undefined where features do not differ, of dead units.
     layers: modules of the backbone beside the penultimate features, each the mean over tokens or pixels.
     """
 
     def __init__(self, *, directions: Count, layers: list[str]):
         self.directions, self.layers = directions, layers
+        self.said: list[str] = []
 
     def prepare(self, learner: Learner, stream: Stream, held_out: Mapping[str, Examples]) -> None:
         width = min(widths(learner, next(iter(held_out.values())), self.layers).values())
@@ -38,6 +41,7 @@ class CKA(MomentProbe):
 
     def __call__(self, moment: Moment) -> Iterator[Row]:
         found: dict[str, list[float]] = {}
+        self.said = []
         for held in moment.held:
             file = moment.folder / "probes" / f"{quote(held.on, safe=' ')}.safetensors"
             if moment.after == held.learned:  # written anew by a run that is resumed before it: the same to the bit
@@ -54,10 +58,17 @@ class CKA(MomentProbe):
     def compare(self, held: Held, file: Path) -> dict[str, float]:
         before, found = load_file(file, device=str(held.y.device)), {}
         for name in (PENULTIMATE, *self.layers):
-            x, y = before[name or "penultimate"].double(), held.features[name].double()
+            layer = name or "penultimate"
+            x, y = before[layer].double(), held.features[name].double()
             end = f"_{name}" if name else ""
-            found[f"cka{end}"] = float(cka(x, y))
-            found[f"subspace_similarity{end}"] = float(subspace_similarity(x, y, self.directions))
+            dead = [when for when, z in {"when learned": x, "now": y}.items() if constant(z)]
+            if dead:
+                self.said.append(
+                    f"cka and subspace similarity of {held.on} are undefined (nan): its {layer} features are the same "
+                    f"for every example, {' and '.join(dead)}"
+                )
+            found[f"cka{end}"] = math.nan if dead else float(cka(x, y))
+            found[f"subspace_similarity{end}"] = math.nan if dead else float(subspace_similarity(x, y, self.directions))
         return found
 
 
