@@ -148,7 +148,7 @@ def test_dead_features_have_no_similarity_and_it_is_said(tmp_path: Path, value: 
     found = rows(probe, Moment(1, 0, tmp_path, [alike(first, value), other]))
     assert all(math.isnan(found[on, m]) for on in ("a", "all") for m in ("cka", "subspace_similarity"))
     assert found["b", "cka"] == pytest.approx(1) and len(probe.said) == 1
-    assert "of a are undefined (nan): its penultimate features are the same for every example, now" in probe.said[0]
+    assert "of a (penultimate, now) are undefined (nan)" in probe.said[0]
     rows(probe, Moment(2, 0, tmp_path, [first, other]))
     assert not probe.said
 

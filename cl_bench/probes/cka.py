@@ -28,7 +28,6 @@ class CKA(MomentProbe):
 
     def __init__(self, *, directions: Count, layers: list[str]):
         self.directions, self.layers = directions, layers
-        self.said: list[str] = []
 
     def prepare(self, learner: Learner, stream: Stream, held_out: Mapping[str, Examples]) -> None:
         width = min(widths(learner, next(iter(held_out.values())), self.layers).values())
@@ -41,7 +40,7 @@ class CKA(MomentProbe):
 
     def __call__(self, moment: Moment) -> Iterator[Row]:
         found: dict[str, list[float]] = {}
-        self.said = []
+        dead: list[str] = []
         for held in moment.held:
             file = moment.folder / "probes" / f"{quote(held.on, safe=' ')}.safetensors"
             if moment.after == held.learned:  # written anew by a run that is resumed before it: the same to the bit
@@ -49,26 +48,25 @@ class CKA(MomentProbe):
             if moment.last:
                 keep(held, self.layers, file.with_name(f"{file.stem}.last.safetensors"))
             if moment.after > held.learned:
-                for metric, value in self.compare(held, file).items():
+                for metric, value in self.compare(held, file, dead).items():
                     found.setdefault(metric, []).append(value)
                     yield moment.row(held.on, metric, value)
         for metric, values in found.items():
             yield moment.row(WHOLE, metric, sum(values) / len(values))
+        words = f"cka and subspace similarity of {', '.join(dead)} are undefined (nan): their features are the same for every example"
+        self.said = [words] if dead else []
 
-    def compare(self, held: Held, file: Path) -> dict[str, float]:
+    def compare(self, held: Held, file: Path, dead: list[str]) -> dict[str, float]:
+        """The figures of one test; what has none is added to dead."""
         before, found = load_file(file, device=str(held.y.device)), {}
         for name in (PENULTIMATE, *self.layers):
             layer = name or "penultimate"
             x, y = before[layer].double(), held.features[name].double()
             end = f"_{name}" if name else ""
-            dead = [when for when, z in {"when learned": x, "now": y}.items() if constant(z)]
-            if dead:
-                self.said.append(
-                    f"cka and subspace similarity of {held.on} are undefined (nan): its {layer} features are the same "
-                    f"for every example, {' and '.join(dead)}"
-                )
-            found[f"cka{end}"] = math.nan if dead else float(cka(x, y))
-            found[f"subspace_similarity{end}"] = math.nan if dead else float(subspace_similarity(x, y, self.directions))
+            alike = [when for when, z in {"when learned": x, "now": y}.items() if constant(z)]
+            dead += [f"{held.on} ({layer}, {' and '.join(alike)})"] if alike else []
+            found[f"cka{end}"] = math.nan if alike else float(cka(x, y))
+            found[f"subspace_similarity{end}"] = math.nan if alike else float(subspace_similarity(x, y, self.directions))
         return found
 
 
