@@ -36,7 +36,7 @@ def provenance(
         "cpu": cpu(),
         "threads": torch.get_num_threads(),
         "data": dict(data),
-        "stream": {"shows": stream.kind, **subclasses(stream)},
+        "stream": {"shows": stream.kind, "input_shape": list(stream.input_shape), **subclasses(stream)},
         "weights": {k: weights[k] for k in ("init", "sha256")},
         "weights_loaded": weights["loaded"],
         "weights_ignored": weights["ignored"],

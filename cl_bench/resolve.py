@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from cl_bench.core.errors import ConfigError
-from cl_bench.mistakes import nearest
+from cl_bench.mistakes import first_line, nearest
 
 SHARED = ("tokens", "vocabulary", "tokenizer", "length", "test_blocks")  # what data= says of these holds for every set of a row
 
@@ -46,7 +48,25 @@ def resolve(config: DictConfig, folders: Sequence[Path], named: bool = True) -> 
             n: chosen if chosen.get("name") == n else OmegaConf.merge(node, {k: v for k, v in told.items() if k in node})
             for n, node in loaded.items()
         }
-    return OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    try:
+        return OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except InterpolationKeyError as error:
+        raise ConfigError(leads_nowhere(tree, error)) from error
+
+
+def leads_nowhere(tree: DictConfig, error: InterpolationKeyError) -> str:
+    """The line about a ${...} whose key is not there: the setting that sent it there, and what stands where its way ends."""
+    found = re.match(r"Interpolation key '([^']+)' not found", str(error))
+    raw = OmegaConf.to_container(cast(DictConfig, error.parent_node))[error.key]  # type: ignore[index]
+    if found is None or "${." in str(raw):  # of a relative one the error tells no place
+        return f"{error.full_key}={raw} is not allowed: {first_line(error)}; correct it"
+    parts = found[1].split(".")
+    nodes = [tree, *(OmegaConf.select(tree, ".".join(parts[:i]), throw_on_resolution_failure=False) for i in range(1, len(parts)))]
+    depth = max(i for i, node in enumerate(nodes) if isinstance(node, DictConfig))
+    settings = cast(dict, OmegaConf.to_container(tree))
+    given = next((f"{name}={value}" for name, value in settings.items() if value == parts[depth]), f"{error.full_key}={raw}")
+    allowed = nearest(parts[depth], list(map(str, nodes[depth])))
+    return f"{given} is not allowed: there is no {'.'.join(parts[: depth + 1])}; give another; {allowed}"
 
 
 def load(name: str, files: Mapping[str, Path]) -> DictConfig:

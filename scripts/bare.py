@@ -30,18 +30,34 @@ class Plain:
         """Fills a memory."""
 
 
-class Pretraining(Plain):
-    """The gradient's norm clipped, the rate by torch's own scheduler."""
+class Clipped(Plain):
+    """The gradient's norm clipped; the rate by torch's own scheduler, unless it is constant."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, clip: float, factor: Callable[[int], float]):
-        self.clip, self.rate = clip, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    def __init__(self, optimizer: torch.optim.Optimizer, clip: float, factor: Callable[[int], float] | None):
+        self.clip, self.rate = clip, factor and torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
     def after_backward(self, network: nn.Module) -> float:
         nn.utils.clip_grad_norm_(network.parameters(), self.clip)
         return 0.0
 
     def after_step(self, x: Tensor, y: Tensor) -> None:
-        self.rate.step()
+        if self.rate:
+            self.rate.step()
+
+
+class FineTuning(Clipped):
+    """And the loss over the task's own logits, begin to end; images enlarged to size pixels in the step."""
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, clip: float, factor: Callable[[int], float] | None, begin: int, end: int, size: int | None
+    ):
+        super().__init__(optimizer, clip, factor)
+        self.begin, self.end, self.size = begin, end, size
+
+    def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        if self.size is not None:
+            x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
+        return F.cross_entropy(network(x)[:, self.begin : self.end], y - self.begin)
 
 
 def train(

@@ -4,7 +4,7 @@ Both run in this process on one thread, in turn (ours, bare, ours, bare, ...); a
 and the table shows the median of the ratios, so that a busy machine slows both. Before the clock runs,
 one step of each from equal weights must leave equal weights: the two do the same work.
 Joint, cumulative and GDumb take sequential's step (GDumb after the task), ewc_online EWC's, er_ewc ER's and EWC's;
-nmc and ranpac take none. What PackNet does once a task is not timed.
+nmc and ranpac take none. vit_finetune* take the scale study's steps. What PackNet does once a task is not timed.
 Prints a table, writes outputs/bench/<name>.json; about twenty minutes, with --quick six. `--only` takes words with commas between.
 """
 
@@ -21,7 +21,7 @@ import bare
 import bare_prompts
 import torch
 from bare import Case, measure
-from bed import BATCH, OUT, Bed
+from bed import BATCH, OUT, PRETRAINING, Bed, scale_study
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -121,10 +121,15 @@ def cases(quick: bool, only: str) -> Iterator[Callable[[], Iterator[Case]]]:
             yield Case("vit_l2p_read", 2, 7 if quick else 20, 0.60, ours, theirs)
 
     def scale() -> Iterator[Case]:
-        for title, pretraining in {"pretrain": True, "finetune": False}.items():
-            if wanted(f"vit_{title}", only):
-                bed = Bed(small_vit, (3, 32, 32), 1000, pretraining)
-                yield bed.training(f"vit_{title}", Sequential(), 2, 7 if quick else 20, 1.03)
+        for name, recipe, stored, number in (
+            ("vit_pretrain", PRETRAINING, 32, 1),
+            ("vit_finetune", scale_study(), 32, 1),  # a later task: constant rate
+            ("vit_finetune_first", scale_study(), 32, 0),  # warm-up and cosine
+            ("vit_finetune_resized", scale_study(), 16, 1),
+        ):
+            if wanted(name, only):
+                bed = Bed(small_vit, (3, stored, stored), 1000, recipe, None if stored == 32 else 32)
+                yield bed.training(name, Sequential(), 2, 7 if quick else 20, 1.03, number)
 
     def trainings(name: str, bed: Bed, steps: int, pairs: int, target: float) -> Iterator[Case]:
         for title, make in STRATEGIES.items():

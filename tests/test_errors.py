@@ -32,6 +32,22 @@ MISTAKES = {  # command -> words of the message
     "scenario.tasks=[3,3,3]": ["adds up to 9", "10 classes"],
     "strategy=ewc scenario.announced=false": ["EWC needs task boundaries", "strategy=er", "scenario.announced=true"],
     "model.init=/nowhere.pth": ["model.init=/nowhere.pth", "scratch", "pretrained"],
+    "experiment=scale/split_cifar10 offline=true row=scratc": [
+        "row=scratc",
+        "no rows.scratc;",
+        "did you mean scratch?",
+        "scratch, pretrained, stopped",
+    ],
+    "experiment=scale/split_cifar10 twin=bogus": [
+        "twin=bogus is not allowed: there is no twins.bogus; give another; allowed: paper, offline"
+    ],
+    "train.batch_size=${look.size}": ["train.batch_size=${look.size} is not", "no look.size;", "did you mean batch_size?"],
+    "train.batch_size=${.step}": ["train.batch_size=${.step} is not", "'step' not found; correct it"],
+    "probe.cka.layers=[${rows.foo}] experiment=scale/overlap": [
+        "probe.cka.layers[0]=${rows.foo} is not",
+        "no rows.foo;",
+        "scratch, pretrained",
+    ],
     "scenario=sequence scenario.datasets=[digit]": ["digit", "did you mean digits"],
     "strategy=ewcc sed=1 train.batch_size=0 model.init=/x.pth": ["4 mistakes", "ewcc", "sed=1", "train.batch_size=0", "/x.pth"],
     "experiment=smok": ["experiment=smok", "did you mean smoke", "demo"],

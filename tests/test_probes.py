@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,35 @@ def test_cka_compares_with_the_moment_of_learning(tmp_path: Path) -> None:
     assert found["a/b", "cka"] == found["all", "cka"] == pytest.approx(float((k * m).sum() / (k.norm() * m.norm())), abs=1e-12)
     assert found["a/b", "subspace_similarity"] == pytest.approx(float((v @ u.T).square().sum() / 2), abs=1e-9)
     assert ("c", "cka") not in found and {p.name for p in (tmp_path / "probes").iterdir()} == {"a%2Fb.safetensors", "c.safetensors"}
+
+
+def alike(h: Held, value: float) -> Held:
+    """All examples alike, but for the last bits."""
+    noise = torch.randn(h.features[""].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return replace(h, features={"": value * (1 + 1e-8 * noise)})
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_dead_features_have_no_similarity_and_it_is_said(tmp_path: Path, value: float) -> None:
+    first, other, probe = held("a", (0, 1), 1), held("b", (2, 3), 2), CKA(directions=2, layers=[])
+    rows(probe, Moment(0, 0, tmp_path, [first, other]))
+    found = rows(probe, Moment(1, 0, tmp_path, [alike(first, value), other]))
+    assert all(math.isnan(found[on, m]) for on in ("a", "all") for m in ("cka", "subspace_similarity"))
+    assert found["b", "cka"] == pytest.approx(1) and len(probe.said) == 1
+    assert "of a (penultimate, now) are undefined (nan)" in probe.said[0]
+    rows(probe, Moment(2, 0, tmp_path, [first, other]))
+    assert not probe.said
+
+
+@pytest.mark.parametrize(("centring", "value"), [("all_class_mean", 0.0), ("all_class_mean", 0.3), ("none", 0.0)])
+def test_dead_features_have_no_overlap_and_it_is_said(tmp_path: Path, centring: str, value: float) -> None:
+    probe, parts = Overlap(centring=centring, draws=1, width=3), [held("a", (0, 1), 1), held("b", (2, 3), 2)]
+    found = rows(probe, Moment(1, 0, tmp_path, [alike(h, value) for h in parts]))
+    assert {math.isnan(v) for (_, m), v in found.items() if not m.endswith("_null")} == {True}
+    assert all(0 < v < 1 for (_, m), v in found.items() if m.endswith("_null"))
+    assert len(probe.said) == 1 and "overlap on a, b, all is undefined (nan)" in probe.said[0]
+    rows(probe, Moment(2, 0, tmp_path, parts))
+    assert not probe.said
 
 
 def test_taps_give_means_over_places_and_leave_nothing_behind() -> None:

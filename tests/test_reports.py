@@ -66,6 +66,24 @@ def test_mean_and_sample_std_by_hand(outputs: Path) -> None:
     assert table.loc["er", "task_il_average_forgetting"] == ""
 
 
+def test_runs_tell_the_image_size_and_are_not_grouped_by_it(tmp_path: Path) -> None:
+    """The model's where it is set, else the data's, as far as provenance.json tells."""
+    told = [({"image_size": 16}, [1, 28, 28]), ({"image_size": None}, [1, 28, 28]), ({"image_size": None}, [3, 24, 32])]
+    told += [({"image_size": None}, [65]), ({}, None)]  # text; a run of an earlier version
+    for seed, (model, shape) in enumerate(told):
+        folder = make_run(tmp_path, "er", seed, 0.5)
+        config = yaml.safe_load((folder / "config.yaml").read_text()) | {"model": model}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        stream = {"stream": {"shows": "one task", "input_shape": shape}} if shape else {}
+        (folder / "provenance.json").write_text(json.dumps({"parameters": 89610} | stream))
+    runs = collect.read_runs([tmp_path])
+    assert tables.differing(runs) == tables.differing(runs.drop(columns="image_size"))
+    assert "image_size" not in tables.comparison(runs, ["strategy"]) and "image_size" not in collect.metric_names(runs)
+    assert main([str(tmp_path)]) == 0
+    written = pd.read_csv(tmp_path / "report" / "runs.csv", dtype=str, keep_default_na=False)
+    assert written["image_size"].tolist() == ["16", "28", "24x32", "", ""]
+
+
 def test_runs_without_logits_show_what_their_probe_says(tmp_path: Path) -> None:
     (make_run(tmp_path, "lump", 0, 0.5) / "summary.csv").write_text(
         "metric,value\nknn_all_average_accuracy,0.7\nknn_all_anytime_accuracy,0.8\n"

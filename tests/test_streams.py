@@ -75,6 +75,7 @@ def test_shift_is_printed_saved_and_hashed(runs: Runs, tmp_path: Path) -> None:
     config = configure("sequential", "plain", "scenario=shift", "data=digits", "scenario.tasks=2", "scenario.groups=[[0,1],[2,3],[8,9]]")
     path = runs(config, tmp_path / "run")
     told = json.loads((path / "provenance.json").read_text())["stream"]
+    assert told["input_shape"] == [1, 8, 8]
     assert told["shows"] == "domain-incremental" and told["subclasses"] == {"task0": [[0], [2], [8]], "task1": [[1], [3], [9]]}
     assert told["subclasses_sha256"] == hashlib.sha256(json.dumps(told["subclasses"]).encode()).hexdigest()
     assert "subclasses of task1: 0 <- 1, 1 <- 3, 2 <- 9" in (path / "run.log").read_text()

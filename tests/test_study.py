@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from test_reports import make_run
 from test_scale import study as load_study
 
@@ -165,6 +166,16 @@ def test_answers_are_written_for_people_and_programs(outputs: Path, capsys: pyte
     assert {"low", "high", "metric"} <= set(pd.read_csv(outputs / "study" / "question3.csv"))
 
 
+def points(figure: Figure) -> list[np.ndarray]:
+    """Where each lies in its panel, 0 to 1."""
+    return [
+        place
+        for axes in figure.axes
+        for line in axes.lines
+        for place in axes.transAxes.inverted().transform(axes.transData.transform(line.get_xydata()))
+    ]
+
+
 def test_along_draws_models_that_have_enough_values(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tags = [folder for tag in ("scratch", "pretrained", "pretrained_step*") for folder in outputs.glob(f"*/*/*/scale2_{tag}_lr0.03")]
     assert main([*map(str, tags), "--along", "pretraining_steps", "--out", str(outputs / "report")]) == 0
@@ -173,18 +184,21 @@ def test_along_draws_models_that_have_enough_values(outputs: Path, capsys: pytes
     trend = pd.read_csv(outputs / "report" / "trend_pretraining_steps.csv")
     assert trend["model"].unique().tolist() == ["vit_femto"] and trend["values"].tolist() == [3, 3]  # scratch is no step of pretraining
     figure = along.along(described(collect.read_runs(tags)), "pretraining_steps")
-    points = [
-        place
-        for axes in figure.axes
-        for line in axes.lines
-        for place in axes.transAxes.inverted().transform(axes.transData.transform(line.get_xydata()))
-    ]
-    assert len(points) >= 6 and all(0 <= x <= 1 and 0 <= y <= 1 for x, y in points)  # none lies outside of its panel
+    assert len(points(figure)) >= 6 and all(0 <= x <= 1 and 0 <= y <= 1 for x, y in points(figure))  # none lies outside of its panel
+    assert figure.axes[0].get_ylim()[0] == 0
     assert along.said(0.0625) == "1/16" and along.said(0) == "none" and along.said(3000.0) == "3000"
     capsys.readouterr()
     assert main([str(tags[0]), "--along", "pretraining_data"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "no model here has runs at 3 values" in error
+
+
+def test_along_shows_gains(tmp_path: Path) -> None:
+    for steps, lost in ((50, -0.3), (200, -0.1), (400, 0.1)):
+        made(tmp_path, "vit_femto", f"scratch_steps{steps}", 0, lost, steps=steps)
+    figure = along.along(described(collect.read_runs([tmp_path])), "finetuning_steps")
+    assert len(points(figure)) >= 6 and all(0 <= x <= 1 and 0 <= y <= 1 for x, y in points(figure))
+    assert figure.axes[0].get_ylim()[0] < -30 and figure.axes[0].get_ylim()[1] > 0
 
 
 def test_report_alone_trains_nothing(outputs: Path, study: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.models.mlp import mlp
-from cl_bench.models.timm_models import vit
+from cl_bench.models.timm_models import resnet_cifar, vit
 from cl_bench.models.weights_file import ABOUT, load_weights
 
 State = dict[str, Tensor]
@@ -29,6 +29,10 @@ def small_vit(size: int = 8, depth: int = 2) -> nn.Module:
     return vit(input_shape=(1, size, size), pretrained=False, **settings)[0]
 
 
+def small_resnet(groups: int | None = 2) -> nn.Module:
+    return resnet_cifar(input_shape=(1, 8, 8), width=4, blocks=[1, 1, 1, 1], groups=groups, pretrained=False)[0]
+
+
 def with_names(state: State, prefix: str) -> State:
     return {prefix + k: v for k, v in state.items()}
 
@@ -37,11 +41,11 @@ def equal(a: State, b: State) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def refused(own: nn.Module, path: Path) -> str:
+def refused(own: nn.Module, path: Path, here: dict = HERE) -> str:
     """The message; nothing of the backbone may have changed."""
     before = {k: v.clone() for k, v in own.state_dict().items()}
     with pytest.raises(ConfigError) as caught:
-        load_weights(own, path, HERE)
+        load_weights(own, path, here)
     assert equal(own.state_dict(), before)
     message = str(caught.value)
     assert f"model.init={path} does not fit this backbone" in message and "give a file saved from this model" in message
@@ -133,3 +137,23 @@ def test_another_number_of_heads_is_refused(tmp_path: Path) -> None:
     path = saved(small_vit(16), tmp_path / "w.safetensors", settings={"width": 12, "heads": 2})
     with pytest.raises(ConfigError, match=r"it was saved with model\.heads=2"):
         load_weights(small_vit(16), path, {"model": "vit_nano", "settings": {"heads": 3}, "input": [1, 16, 16]})
+
+
+VIT = {"model": "vit_nano", "settings": {"heads": 3}, "input": [1, 8, 8]}
+RESNET = {"model": "resnet_gn_w8", "settings": {"groups": 2}, "input": [1, 8, 8]}
+
+
+@pytest.mark.parametrize(("given", "own"), [(VIT, RESNET), (RESNET, VIT)], ids=["vit to resnet", "resnet to vit"])
+def test_another_architecture_is_refused(given: dict, own: dict, tmp_path: Path) -> None:
+    """Each has a setting that the other lacks."""
+    make = {"vit_nano": small_vit, "resnet_gn_w8": small_resnet}
+    path = saved(make[given["model"]](), tmp_path / "w.safetensors", **given)
+    message = refused(make[own["model"]](), path, own)
+    assert "(it fills 0 of " in message and "it was saved with" not in message
+    assert f"it was saved from {given['model']} at 8 x 8 x 1, and this is {own['model']} at 8 x 8 x 1)" in message
+    assert message.endswith("or choose the model it was saved from")
+
+
+def test_another_norm_is_refused(tmp_path: Path) -> None:
+    path = saved(small_resnet(None), tmp_path / "w.safetensors", settings={"groups": None})
+    assert "it was saved with model.groups=null; " in refused(small_resnet(), path, RESNET)

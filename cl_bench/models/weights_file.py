@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_bench.core.errors import ConfigError
+from cl_bench.mistakes import said
 
 PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")  # of data parallel, Lightning, our own networks, torch.compile
 ABOUT = "cl_bench"  # the key of a .safetensors file's metadata under which ours stand, as JSON
@@ -35,7 +36,7 @@ def load_weights(backbone: nn.Module, path: Path, here: Mapping[str, Any]) -> di
     ours = {_part(k) for k in own}
     foreign = [k for k in ignored if missing or _part(k) in ours]  # a file of a deeper model would fill a shallower one
     saved = about(path)
-    settings = [f"model.{k}={saved['settings'][k]}" for k in SHAPELESS if saved and saved["settings"].get(k) != here["settings"].get(k)]
+    settings = _differing(saved["settings"], here["settings"]) if saved else []
     told = {"missing": missing, "shapes differ:": other, "the file also has": foreign, "it was saved with": settings}
     wrong = "; ".join(f"{words} {_few(names)}" for words, names in told.items() if names)
     if wrong and saved:
@@ -80,6 +81,11 @@ def about(path: Path) -> dict[str, Any]:
         return {}
     with safe_open(path, framework="pt") as file:
         return json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+
+
+def _differing(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What the file's model had otherwise; a setting that only one of them has is of another architecture, whose tensors tell."""
+    return [f"model.{k}={said(saved[k])}" for k in SHAPELESS if k in saved and k in here and saved[k] != here[k]]
 
 
 def _called(backbone: Mapping[str, Any]) -> str:

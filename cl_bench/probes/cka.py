@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -13,7 +14,7 @@ from cl_bench.core.kinds import Count
 from cl_bench.core.learner import Learner
 from cl_bench.core.types import Examples, Stream
 from cl_bench.probes.moment import PENULTIMATE, WHOLE, Held, Moment, MomentProbe, Row, widths
-from cl_bench.probes.similarity import cka, subspace_similarity
+from cl_bench.probes.similarity import cka, constant, subspace_similarity
 
 
 class CKA(MomentProbe):
@@ -21,6 +22,7 @@ class CKA(MomentProbe):
 
     The features of the first moment stay in the run folder, probes/<test>.safetensors, those of the last
     in <test>.last.safetensors, for scripts/compare_runs.py.
+    Both are undefined where features do not differ, of dead units.
     layers: modules of the backbone beside the penultimate features, each the mean over tokens or pixels.
     """
 
@@ -38,6 +40,7 @@ class CKA(MomentProbe):
 
     def __call__(self, moment: Moment) -> Iterator[Row]:
         found: dict[str, list[float]] = {}
+        dead: list[str] = []
         for held in moment.held:
             file = moment.folder / "probes" / f"{quote(held.on, safe=' ')}.safetensors"
             if moment.after == held.learned:  # written anew by a run that is resumed before it: the same to the bit
@@ -45,19 +48,25 @@ class CKA(MomentProbe):
             if moment.last:
                 keep(held, self.layers, file.with_name(f"{file.stem}.last.safetensors"))
             if moment.after > held.learned:
-                for metric, value in self.compare(held, file).items():
+                for metric, value in self.compare(held, file, dead).items():
                     found.setdefault(metric, []).append(value)
                     yield moment.row(held.on, metric, value)
         for metric, values in found.items():
             yield moment.row(WHOLE, metric, sum(values) / len(values))
+        words = f"cka and subspace similarity of {', '.join(dead)} are undefined (nan): their features are the same for every example"
+        self.said = [words] if dead else []
 
-    def compare(self, held: Held, file: Path) -> dict[str, float]:
+    def compare(self, held: Held, file: Path, dead: list[str]) -> dict[str, float]:
+        """The figures of one test; what has none is added to dead."""
         before, found = load_file(file, device=str(held.y.device)), {}
         for name in (PENULTIMATE, *self.layers):
-            x, y = before[name or "penultimate"].double(), held.features[name].double()
+            layer = name or "penultimate"
+            x, y = before[layer].double(), held.features[name].double()
             end = f"_{name}" if name else ""
-            found[f"cka{end}"] = float(cka(x, y))
-            found[f"subspace_similarity{end}"] = float(subspace_similarity(x, y, self.directions))
+            alike = [when for when, z in {"when learned": x, "now": y}.items() if constant(z)]
+            dead += [f"{held.on} ({layer}, {' and '.join(alike)})"] if alike else []
+            found[f"cka{end}"] = math.nan if alike else float(cka(x, y))
+            found[f"subspace_similarity{end}"] = math.nan if alike else float(subspace_similarity(x, y, self.directions))
         return found
 
 

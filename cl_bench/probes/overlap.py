@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -14,7 +15,7 @@ from cl_bench.core.learner import Learner
 from cl_bench.core.seeds import generator
 from cl_bench.core.types import Examples, Stream
 from cl_bench.probes.moment import PENULTIMATE, WHOLE, Moment, MomentProbe, Row
-from cl_bench.probes.similarity import overlaps
+from cl_bench.probes.similarity import constant, overlaps
 
 
 class Overlap(MomentProbe):
@@ -55,13 +56,20 @@ class Overlap(MomentProbe):
             tables["_shuffled"].append(self.table(every[order].split(counts)))
             directions = torch.randn(every.shape[1], min(self.width, every.shape[1]), generator=rng, dtype=every.dtype)
             tables["_projected"].append(self.table((every @ torch.linalg.qr(directions).Q.to(every.device)).split(counts)))
+        dead: dict[str, None] = {}  # an ordered set
         for on, metric, pairs in groups([on for on, _, _ in found], [c for _, c, _ in found]):
             for suffix, drawn in tables.items():
-                yield moment.row(on, metric + suffix, torch.stack(drawn).mean(0).cpu()[pairs].mean())
+                row = moment.row(on, metric + suffix, torch.stack(drawn).mean(0).cpu()[pairs].mean())
+                dead |= {on: None} if math.isnan(row["value"]) else {}
+                yield row
+        words = f"overlap on {', '.join(dead)} is undefined (nan): the penultimate features of a class are the same for every example"
+        self.said = [words] if dead else []
 
     def table(self, sets: Sequence[Tensor]) -> Tensor:
         """Overlap of each class with each, [K, K]."""
         if self.centring == "all_class_mean":
+            if constant(torch.cat(list(sets))):
+                return sets[0].new_full((len(sets), len(sets)), math.nan)
             mean = torch.stack([x.mean(0) for x in sets]).mean(0)
             sets = [x - mean for x in sets]
         return overlaps(sets)

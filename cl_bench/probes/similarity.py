@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+ROUNDING = 1e-6  # of float32 features, relative: less does not tell examples apart
 AT_ONCE = 1 << 24  # numbers of second moments held at a time; memory only
 
 
@@ -49,6 +50,11 @@ def _by_moments(sets: Sequence[Tensor]) -> Tensor:
 def centred(x: Tensor) -> Tensor:
     """Less the mean over examples."""
     return x - x.mean(0)
+
+
+def constant(x: Tensor) -> bool:
+    """Whether all examples have the same features, as those of dead units: no similarity of what is centred is defined then."""
+    return bool(centred(x).norm() <= ROUNDING * x.norm())
 
 
 def cka(x: Tensor, y: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ def along(runs: pd.DataFrame, axis: str) -> Figure:
         axes.set(title=PANELS[metric])
         axes.set_xticks(places, [said(value) for value in places], minor=False)
         axes.minorticks_off()
-    axes.set_ylim(bottom=0)  # of both panels, when both are drawn
+    if all(axes.dataLim.y0 >= 0 for axes in panels.values()):  # a gain lies below
+        axes.set_ylim(bottom=0)  # of both panels, when both are drawn
     return finish(figure, panels)
 
 

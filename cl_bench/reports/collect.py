@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -16,7 +17,7 @@ AXES = ("scenario", "data", "model", "objective", "strategy", "tag", "seed")
 KINDS = ("class_il", "task_il")
 KNN = ("knn_all", "knn_task")  # of features, where a head has no classes
 LOSS = "loss"  # in nats, less is better
-ABOUT = ("parameters", "folder", "config")  # what else is known of a run
+ABOUT = ("parameters", "image_size", "folder", "config")  # what else is known of a run
 OF_RUNS = ("run.log", "provenance.json", "metrics.jsonl")  # no other folder with a config.yaml has one of them
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 
@@ -33,25 +34,33 @@ def find_folders(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def read_run(folder: Path) -> dict[str, object]:
-    """Name, parameters, cited figures and summary metrics of one finished run."""
+    """Name, parameters, image size, cited figures and summary metrics of one finished run."""
     try:
         config = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), LOADER)
         name = config["name"]
         axes = {axis: int(name[axis]) if axis == "seed" else str(name[axis]) for axis in AXES}
         if config.get("look", {}).get("part") == "valid":
             axes["tag"] = f"{axes['tag']} (valid)"  # held-out training examples: never to be read as the test
-        parameters = int(json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["parameters"])
+        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        about = {"parameters": int(provenance["parameters"]), "image_size": image_size(config, provenance)}
         metrics = pd.read_csv(folder / "summary.csv").set_index("metric")["value"].astype(float)
         if metrics.empty:
             raise ValueError("summary.csv has no figures")
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"{folder} is not a readable run ({reason}). Repair it or move it away.") from error
-    return {**axes, "parameters": parameters, "folder": str(folder), "config": config, **metrics.to_dict()}
+    return {**axes, **about, "folder": str(folder), "config": config, **metrics.to_dict()}
+
+
+def image_size(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str | None:
+    """Pixels a side that the network saw: 28, or 28x32; None of text, or where neither file tells."""
+    size = config.get("model", {}).get("image_size")
+    sides = [size] if size else provenance.get("stream", {}).get("input_shape", [])[1:]
+    return "x".join(dict.fromkeys(map(str, sides))) or None
 
 
 def read_runs(paths: Sequence[Path]) -> pd.DataFrame:
-    """One row a finished run: axes, parameters, folder, config, then every metric of its summary.csv."""
+    """One row a finished run: axes, what ABOUT names, then every metric of its summary.csv."""
     finished, unfinished = find_folders(paths)
     if not finished:
         given = ", ".join(str(path) for path in paths)
