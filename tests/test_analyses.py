@@ -95,7 +95,9 @@ def test_of_losses_less_is_better(tmp_path: Path, capsys: pytest.CaptureFixture[
     # 0.9 at the end of the first frontier; 0.4 + (0.8 - 0.4) * (3.2 - 2.6) / (3.2 - 2.4); the third run of seed 0 is left out
     assert at["mean"] == pytest.approx((0.9 + 0.7) / 2) and at["n"] == 2
     [lacking] = frontier.matched(found, pool, 3.1).to_dict("records")
-    assert lacking["n"] == 1 and "frontier from 3.000 to 2.600" in lacking["note"]
+    assert lacking["n"] == 2 and lacking["note"] == "1 of 2 seeds begin at 3.000"  # less than the 3.1 asked for: with its first point
+    [missed] = frontier.matched(found, pool, 2.5).to_dict("records")
+    assert missed["n"] == 1 and missed["note"] == "no figure for 1 of 2 seeds: they come to 2.600"
     assert main([str(tmp_path), "--analyses", "--out", str(tmp_path / "report")]) == 0
     assert (tmp_path / "report" / "frontier.png").exists() and "no frontier" not in capsys.readouterr().out
     assert "loss forgetting over T" in (tmp_path / "report" / "forgetting_conventions.md").read_text()
@@ -105,10 +107,13 @@ def test_what_cannot_be_matched_says_so(tmp_path: Path) -> None:
     sweep(tmp_path, "vit_s", "er", RATES)
     sweep(tmp_path, "vit_b", "er", {"1": two_tasks(0.9, 0.9, 0.7)})
     found, pool = table(tmp_path)
-    for target, lacking in ((0.75, "vit_b"), (0.65, "vit_b"), (0.95, "vit_s"), (0.5, "vit_s")):
+    for target, lacking, best in ((0.75, "vit_b", 0.7), (0.95, "vit_s", 0.8)):
         at = frontier.matched(found, pool, target).set_index(["kind", "model"]).loc["class_il"]
         assert math.isnan(at.loc[lacking, "mean"]) and at.loc[lacking, "n"] == 0
-        assert "no figure for 1 of 1 seeds" in at.loc[lacking, "note"] and "add rates, or look.within" in at.loc[lacking, "note"]
+        assert at.loc[lacking, "note"] == f"no figure for 1 of 1 seeds: they come to {best:.3f}"
+    at = frontier.matched(found, pool, 0.5).set_index(["kind", "model"]).loc["class_il"]
+    at = at.loc[["vit_s", "vit_b"]]
+    assert at["mean"].tolist() == pytest.approx([0.05, 0]) and at["note"].tolist() == [f"1 of 1 seeds begin at {b}00" for b in (0.6, 0.7)]
 
 
 def looked_within(folder: Path, steps: dict[int, tuple[float, float]]) -> None:

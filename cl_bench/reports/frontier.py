@@ -109,10 +109,11 @@ def frontier(table: pd.DataFrame, by: Sequence[str]) -> Figure:
 
 
 def matched(table: pd.DataFrame, by: Sequence[str], target: float | None) -> pd.DataFrame:
-    """Forgetting of the first task where accuracy (or loss) on the last one is `target`; None: the best that all of a stream reach.
+    """Forgetting of the first task where the last one's accuracy (or loss) comes to `target`; None: the best that all of a stream reach.
 
     One row a group and kind; per seed linear interpolation between the non-dominated points of its runs in the last task: their ends,
-    and moments within it (look.within). Runs differ in learning rate, or whatever else the group pools. `note`: why a figure is missing.
+    and moments within it (look.within). Runs differ in learning rate, or whatever else the group pools. A frontier that begins above
+    the target counts with its first point, more accurate on the last task; `note` says so, and why a figure is missing.
     """
     points = table[table["last"] & table["forgetting"].notna()]
     streams, lines = [column for column in ("scenario", "data") if column in by], []
@@ -121,16 +122,12 @@ def matched(table: pd.DataFrame, by: Sequence[str], target: float | None) -> pd.
         aim = reached.min() if target is None else sign(kind) * target
         for key, group in ordered(part, by).groupby(list(by), sort=False):
             spans = [_frontier(runs) for _, runs in group.groupby("seed")]
-            values = np.array([np.interp(aim, b, lost) for b, lost in spans if b[0] <= aim <= b[-1]])
+            values = np.array([np.interp(aim, b, lost) for b, lost in spans if aim <= b[-1]])  # left of b[0]: its value
             mean, std = values.mean() if len(values) else math.nan, values.std(ddof=1) if len(values) > 1 else math.nan
-            lack = [b for b, _ in spans if not b[0] <= aim <= b[-1]]
-            ends = " to ".join(f"{abs(end):.3f}" for end in (min(b[0] for b in lack), max(b[-1] for b in lack))) if lack else ""
-            note = (
-                f"no figure for {len(lack)} of {len(spans)} seeds: frontier from {ends}; add rates, or look.within=[<steps>]"
-                if lack
-                else ""
-            )
-            figures = {"task_b": sign(kind) * aim, "mean": mean, "std": std, "n": len(values), "note": note}
+            above, short = [b[0] for b, _ in spans if aim < b[0]], [b[-1] for b, _ in spans if b[-1] < aim]
+            note = [f"{len(above)} of {len(spans)} seeds begin at {abs(min(above)):.3f}"] if above else []
+            note += [f"no figure for {len(short)} of {len(spans)} seeds: they come to {abs(max(short)):.3f}"] if short else []
+            figures = {"task_b": sign(kind) * aim, "mean": mean, "std": std, "n": len(values), "note": "; ".join(note)}
             lines.append({**dict(zip(by, key)), "kind": kind, **figures})
     return pd.DataFrame(lines, columns=[*by, "kind", "task_b", "mean", "std", "n", "note"])
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.reports import along, frontier, handicapped, tables
-from cl_bench.reports.frontier import Values
 from cl_bench.reports.settings import described
 from cl_bench.reports.trend import LEAST, by_chance, interval, trends
 
@@ -99,40 +95,29 @@ def counted(low: pd.Series, high: pd.Series, below: str, above: str) -> str:
 
 
 def at_equal_accuracy(runs: pd.DataFrame) -> Answer:
-    """By model, over pairs of both protocols of handicapped.py at all rates: what is saved where a line through them has no gap."""
+    """By model and protocol of handicapped.py, over pairs at all rates: what pretraining saves, and the gap on task A that is left."""
     question = "Do pretrained models forget less than scratch ones at matched accuracy on task A?"
     scale = handicapped.read(runs)
     found = handicapped.pairs(scale) if len(scale) else scale
     if found.empty:
         return Answer(question, ["no run is about this yet"], pd.DataFrame())
     found = found.assign(saved=found["scratch forgetting"] - found["handicapped forgetting"])
-    by, lines = [*STREAM, "model"], []
+    by, lines = [*STREAM, "model", "protocol"], []
     for key, part in tables.ordered(found, by).groupby(by, sort=False):
-        gap, saved = part["gap"].to_numpy(), part["saved"].to_numpy()
-        low, high = interval(part["seed"], partial(without_gap, gap, saved))
         close = part[part["gap"].abs() <= CLOSE]
-        gaps = " to ".join(f"{end:.2f}" for end in (part["gap"].min(), part["gap"].max()))
-        beside = {"gaps": gaps, "pairs": len(part), "saved, close": close["saved"].mean(), "close pairs": len(close)}
-        means = {
-            f"mean {name}": part[name].mean() for name in ("scratch forgetting", "handicapped forgetting", "scratch b", "handicapped b")
-        }
-        lines.append({**dict(zip(by, key)), "saved": without_gap(gap, saved), "low": low, "high": high, **beside, **means})
+        ends = dict(zip(("low", "high"), difference(part, "saved"), strict=True))
+        beside = {name: part[name].mean() for name in ("gap", "scratch forgetting", "handicapped forgetting", "scratch b", "handicapped b")}
+        counts = {"pairs": len(part), f"saved within {CLOSE}": close["saved"].mean(), "pairs within": len(close)}
+        lines.append({**dict(zip(by, key)), "saved": part["saved"].mean(), **ends, **beside, **counts})
     table = pd.DataFrame(lines)
-    words = [f"at equal accuracy pretrained models: {counted(table['low'], table['high'], 'more forgetting', 'less')}"]
-    return Answer(
-        question, [*words, f"{table['close pairs'].sum()} of {table['pairs'].sum()} pairs agree within {CLOSE} on the test"], table
-    )
-
-
-def without_gap(gap: Values, saved: Values, index: NDArray[np.intp] | slice = slice(None)) -> float:
-    """Of these pairs: where the least-squares line of what is saved over the gap in accuracy on task A meets no gap."""
-    x, y = gap[index], saved[index]
-    return float(np.polyfit(x, y, 1)[1]) if np.ptp(x) > 0 else float(y.mean())
+    words = [f"{p}: {counted(part['low'], part['high'], 'more forgetting', 'less')}" for p, part in table.groupby("protocol", sort=False)]
+    agree = f"{table['pairs within'].sum()} of {table['pairs'].sum()} pairs agree on task A within {CLOSE} of accuracy on the test"
+    return Answer(question, [*words, agree], table)
 
 
 def at_equal_task_b(runs: pd.DataFrame) -> Answer:
-    """Along the frontiers of rates and steps, at the most accuracy on task B that a model's scratch and pretrained runs all reach."""
-    question = "And at matched accuracy on task B?"
+    """Along the frontiers of rates and moments, at the most accuracy on task B that a model's scratch and pretrained runs all reach."""
+    question = "And where they are as accurate on task B?"
     points = frontier.points(runs, [*STREAM, "model", "start"]) if len(runs) else pd.DataFrame()
     lines = []
     for key, part in tables.ordered(points, [*STREAM, "model"]).groupby([*STREAM, "model"], sort=False) if len(points) else ():
