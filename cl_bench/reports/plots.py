@@ -31,7 +31,7 @@ OVERLAPS = ("overlap_within", "overlap_across")
 BESIDE = {  # overlap: what stands beside it, its line and marker
     "_null": ("null: random features", "--", "x"),
     "_shuffled": ("null: shuffled labels", ":", "+"),
-    "_projected": ("of all models at one width", "-.", "d"),
+    "_projected": ("projected to one width", "-.", "d"),
 }
 
 
