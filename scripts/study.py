@@ -25,7 +25,6 @@ RUNS = (
     "experiment=scale/split_cifar100_10x10 offline=true",
     "experiment=scale/split_cifar100_2x50 offline=true",
     "experiment=scale/shift_cifar100 offline=true",
-    "experiment=scale/two_datasets offline=true",
     "experiment=scale/pretraining_steps offline=true",
     "experiment=scale/finetuning_steps offline=true",
     f"experiment=scale/pretrain scenario.fraction=0.5,0.25,0.125,0.0625 {SMALL}",
@@ -33,6 +32,7 @@ RUNS = (
     "experiment=scale/language offline=true",
     "experiment=scale/language_pretrain",
     "experiment=scale/language_pretrained_offline",
+    "experiment=scale/two_datasets offline=true",
 )
 FAMILIES = ("vit", "resnet_gn", "lm")  # never in one trend over sizes: they differ in more than size
 TASKS = "split_mnist5k/{family}_*/*/scale2_"  # then the tag
