@@ -21,6 +21,7 @@ FIGURES = [
     "average_accuracy",
     "average_forgetting",
     "forgetting_last_minus_learned",
+    "forgetting_largest",
     "forgetting_over_T",
     "forgetting_best_ever",
     "forgetting_best_ever_over_T",

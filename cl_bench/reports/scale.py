@@ -21,6 +21,7 @@ HOW = (
     "The classes come in one order."
 )
 PLAIN = r"scale\d*_(scratch|pretrained)(_lr[\d.]+)?"  # tags of runs that vary nothing but size, rate and seed
+FEW = 4  # seeds: of more the interval is no longer so narrow, and simulating takes minutes
 CLOSE = 0.02  # of accuracy on task A, ours: pairs nearer than that are counted and averaged apart
 LOST, LEARNED, FINAL = "task_il_average_forgetting", "task_il_learning_accuracy", "task_il_average_accuracy"
 STREAM = ["scenario", "data"]
@@ -82,7 +83,7 @@ def chance(part: pd.DataFrame) -> str:
     """How often the interval would exclude 0 by chance in groups as large as the largest here."""
     values = int(part["sizes" if "sizes" in part else "values"].max())
     seeds = int(part["seeds"].max())
-    if values < LEAST or seeds < 2:
+    if values < LEAST or not 2 <= seeds <= FEW:
         return ""
     return f"; by chance {by_chance(values, seeds):.0%} of groups of {values} and {seeds} seeds would fall or rise"
 
