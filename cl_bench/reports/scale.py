@@ -21,7 +21,7 @@ HOW = (
     "The classes come in one order."
 )
 PLAIN = r"scale\d*_(scratch|pretrained)(_lr[\d.]+)?"  # tags of runs that vary nothing but size, rate and seed
-FEW = 4  # seeds: of more the interval is no longer so narrow, and simulating takes minutes
+FEW = 4  # seeds: for more the simulation takes minutes
 CLOSE = 0.02  # of accuracy on task A, ours: pairs nearer than that are counted and averaged apart
 LOST, LEARNED, FINAL = "task_il_average_forgetting", "task_il_learning_accuracy", "task_il_average_accuracy"
 STREAM = ["scenario", "data"]
