@@ -114,10 +114,14 @@ def _parameters(args: ast.arguments, positional: Sequence[ast.arg]) -> dict[str,
 
 
 def class_flag(target: str, flag: str) -> bool:
-    """A class's `flag: ClassVar[bool] = True`, read from the source text."""
-    _, found = find(target) or ("", None)
-    body = found.body if isinstance(found, ast.ClassDef) else []
-    return any(ast.unparse(s).startswith(f"{flag}:") and ast.unparse(s).endswith("= True") for s in body)
+    """A class's `flag: ClassVar[bool] = True`, its own or of a base, read from the source text."""
+    module, found = find(target) or ("", None)
+    if not isinstance(found, ast.ClassDef):
+        return False
+    for line in map(ast.unparse, found.body):
+        if line.startswith(f"{flag}:"):
+            return line.endswith("= True")
+    return any(class_flag(f"{module}.{ast.unparse(base)}", flag) for base in found.bases)
 
 
 def mismatch(kind: str, value: Any) -> str | None:

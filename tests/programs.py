@@ -33,3 +33,10 @@ def run(folder: Path, *arguments: str, python: str = sys.executable) -> tuple[in
 def seeds(folder: Path) -> list[Path]:
     """All run folders below."""
     return sorted(file.parent for file in folder.rglob("config.yaml"))
+
+
+def one_line(outcome: tuple[int, str, str], *words: str) -> None:
+    """Refused in one line that has these words."""
+    status, _, err = outcome
+    assert status == 2 and err.startswith("error: ") and err.count("\n") == 1, err
+    assert not [word for word in words if word not in err], err

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up_runs import make_run
 from scipy.stats import spearmanr
-from test_reports import make_run
 
 from cl_bench.reports import analyses, collect, frontier, plots, tables
 from cl_bench.reports.__main__ import main

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from made_up_runs import make_run
 from safetensors.torch import save_file
-from test_reports import make_run
 from test_similarity import slow_cka
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "compare_runs.py"

@@ -118,6 +118,12 @@ def flags_of(name: str) -> frozenset[str]:
     return frozenset(f for f in flags for target in targets(composed(f"strategy={name}")["strategy"]) if class_flag(target, f))
 
 
+def test_a_flag_holds_for_classes_built_on_its_own() -> None:
+    assert class_flag("cl_bench.data.texts.PythonDocs", "text")
+    assert class_flag("cl_bench.strategies.derpp.DERpp", "keeps_outputs")
+    assert not class_flag("cl_bench.strategies.simple.Sequential", "needs_boundaries")  # False in the base, not left out
+
+
 @pytest.mark.parametrize("name", sorted({flags_of(name): name for name in choices("strategy")}.values()))
 @pytest.mark.parametrize("group", ["scenario", "objective"])
 def test_strategies_bind_beside_every_choice(group: str, name: str) -> None:

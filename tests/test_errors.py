@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import pickle
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
-from programs import run, seeds
-from safetensors.torch import save_file
+from programs import one_line, run, seeds
 
 from cl_bench.mistakes import about
 
@@ -111,12 +108,6 @@ MISTAKES = {  # command -> words of the message
 }
 
 
-def one_line(outcome: tuple[int, str, str], *words: str) -> None:
-    status, _, err = outcome
-    assert status == 2 and err.startswith("error: ") and err.count("\n") == 1, err
-    assert not [word for word in words if word not in err], err
-
-
 @pytest.mark.parametrize("command", MISTAKES)
 def test_mistakes_of_the_configuration(command: str, tmp_path: Path) -> None:
     if "launcher=ray" in command and find_spec("ray"):
@@ -180,41 +171,6 @@ def test_an_error_of_the_system_says_what_to_do(number: str, words: str) -> None
     code = getattr(errno, number)
     line = about(OSError(code, os.strerror(code), "x.pt"), "runtime.outputs")
     assert line.startswith("x.pt: ") and words in line and "runtime.outputs=<folder>" in line
-
-
-class Code:
-    """A pickle that would run a program."""
-
-    def __init__(self, mark: Path):
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.touch, (self.mark,)
-
-
-@pytest.fixture
-def bad_weights(tmp_path: Path) -> dict[str, Path]:
-    """Files that are no weights of the smoke run's backbone."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    files = {name: folder / name for name in ("cut.safetensors", "other.safetensors", "cut.pth", "code.pth")}
-    save_file({"a": torch.zeros(1000)}, files["cut.safetensors"])
-    files["cut.safetensors"].write_bytes(files["cut.safetensors"].read_bytes()[:500])
-    save_file({"a": torch.zeros(10)}, files["other.safetensors"])
-    torch.save({"a": torch.zeros(1000)}, files["cut.pth"])
-    files["cut.pth"].write_bytes(files["cut.pth"].read_bytes()[:900])
-    files["code.pth"].write_bytes(pickle.dumps(Code(tmp_path / "ran")))
-    return files
-
-
-def test_unreadable_weights(bad_weights: dict[str, Path], tmp_path: Path) -> None:
-    """All four in one sweep: each is told, in one line, and none leaves a folder."""
-    listed = ",".join(str(file) for file in bad_weights.values())
-    outcome = run(tmp_path, "-m", "experiment=smoke", f"model.init={listed}")
-    one_line(
-        outcome, "4 of 4 runs failed", *map(str, bad_weights.values()), "truncated", "a pickle with code", "does not fit this backbone"
-    )
-    assert not (tmp_path / "ran").exists() and not seeds(tmp_path)
 
 
 def test_outputs_under_a_plain_file(tmp_path: Path) -> None:

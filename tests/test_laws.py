@@ -102,15 +102,9 @@ def test_restart_to_the_bit(runs: Runs, tmp_path: Path, strategy: str, setup: st
 def test_restart_again_and_again(runs: Runs, tmp_path: Path, strategy: str) -> None:
     config = configure(strategy, "rich")
     whole = outcome(runs(config, tmp_path / "whole"))
-    weights, path, stopped = runs.weights(), tmp_path / "stopped", 0
+    weights, path = runs.weights(), tmp_path / "stopped"
     calls = 5 if runs.looked > 20 else 1  # a method without steps is looked at twice a task
-    for _ in range(200):
-        try:
-            runs(config, path, calls)
-            break
-        except Interrupted:
-            stopped += 1
-    assert stopped >= 3 and outcome(path) == whole and same(runs.weights(), weights)
+    assert runs.restarted(config, path, calls) >= 3 and outcome(path) == whole and same(runs.weights(), weights)
 
 
 @pytest.mark.parametrize("setup", SETUPS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
@@ -120,3 +121,25 @@ def test_balanced_is_uniform_within_a_class(make_stream) -> None:
     p = 4 / 20
     statistic = sum((times[n] - 600 * p) ** 2 for n in range(24) if n % 6 != 5) / (600 * p * (1 - p) * 20 / 19)
     assert len(times) == 20 and chi2.ppf(0.001, 19) < statistic < chi2.ppf(0.999, 19)
+
+
+def test_a_memory_deals_without_replacement(make_stream) -> None:
+    memory = Reservoir(6, make_stream(), torch.device("cpu"), None)
+    rng = torch.Generator().manual_seed(0)
+    memory.add(torch.zeros(6, 1, 3, 3), torch.arange(6), 0, rng)
+    assert sorted(memory.deal(6, rng)[1].tolist()) == list(range(6)) and len(set(memory.deal(4, rng)[1].tolist())) == 4
+    assert sorted(memory.deal(12, rng)[1].tolist()) == sorted([*range(6)] * 2)
+    dealt = [memory.deal(6, rng)[1].tolist() for _ in range(5)]
+    assert dealt[0] != dealt[1]
+
+
+def test_the_reservoir_is_uniform_over_presentations(make_stream) -> None:
+    """Three epochs of 20 images, offered in batches of 5: each presentation stays with chance 8 / 60, copies of one image included."""
+    kept, runs, stream = torch.zeros(60), 600, make_stream()
+    for run in range(runs):
+        memory, rng = Reservoir(8, stream, torch.device("cpu"), None), torch.Generator().manual_seed(run)
+        for begin in range(0, 60, 5):
+            memory.add(torch.zeros(5, 1, 3, 3), torch.arange(begin, begin + 5), 0, rng)
+        kept[memory.y] += 1
+    expected = runs * 8 / 60
+    assert ((kept - expected).square() / expected).sum() < 59 + 4 * math.sqrt(2 * 59)

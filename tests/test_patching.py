@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from test_reports import make_run
+from made_up_runs import make_run
 
 from cl_bench.core.errors import ConfigError
 from cl_bench.interpolation.search import Settings, search

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from toy_runs import Runs, configure, outcome, same
 
-from cl_bench.core.errors import Interrupted
 from cl_bench.core.types import Examples, Stream, Test
 from cl_bench.probes.cka import CKA
 from cl_bench.probes.moment import Held, Moment, tap
@@ -201,13 +200,7 @@ def test_they_observe_only_and_reach_the_summary(monkeypatch: pytest.MonkeyPatch
 def test_restart_again_and_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runs, config = Runs(monkeypatch), configure("er", "rich")
     config["probe"] = {**config["probe"], **BOTH}
-    whole, path, stopped = outcome(runs(config, tmp_path / "whole")), tmp_path / "stopped", 0
-    for _ in range(200):
-        try:
-            runs(config, path, 1)
-            break
-        except Interrupted:
-            stopped += 1
-    assert stopped >= 3 and outcome(path) == whole and not list(tmp_path.rglob("*.partial"))
+    whole, path = outcome(runs(config, tmp_path / "whole")), tmp_path / "stopped"
+    assert runs.restarted(config, path) >= 3 and outcome(path) == whole and not list(tmp_path.rglob("*.partial"))
     for file in (tmp_path / "whole" / "probes").iterdir():
         assert file.read_bytes() == (path / "probes" / file.name).read_bytes()

@@ -15,9 +15,9 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from made_up_runs import make_run
 from programs import run
 from test_pretrain import execute, outcome
-from test_reports import make_run
 
 from cl_bench.checks import problems
 from cl_bench.cli import check

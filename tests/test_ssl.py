@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 
 import pytest
@@ -18,7 +17,6 @@ from cl_bench.objectives.pairs import effective_rank, spread
 from cl_bench.objectives.projected import Projected
 from cl_bench.objectives.simsiam import SimSiam
 from cl_bench.strategies.lump import LUMP
-from cl_bench.strategies.memory import Reservoir
 from cl_bench.strategies.si_backbone import BackboneSI
 
 LOW = {"least_spread": 0.05, "least_rank": 1.5}
@@ -202,28 +200,6 @@ def test_remembered_images_are_on_the_scale_of_the_runs_view() -> None:
             light, view = config["strategy"]["light"], config["view"]
             assert (light["mean"], light["std"]) == (view["mean"], view["std"]) and light["size"] == view.get("size")
             assert light["scale"] == [0.08, 1.0] and light["jitter_chance"] == 0 and light["interpolation"] == "bicubic"
-
-
-def test_a_memory_deals_without_replacement(make_stream) -> None:
-    memory = Reservoir(6, make_stream(), torch.device("cpu"), None)
-    rng = torch.Generator().manual_seed(0)
-    memory.add(torch.zeros(6, 1, 3, 3), torch.arange(6), 0, rng)
-    assert sorted(memory.deal(6, rng)[1].tolist()) == list(range(6)) and len(set(memory.deal(4, rng)[1].tolist())) == 4
-    assert sorted(memory.deal(12, rng)[1].tolist()) == sorted([*range(6)] * 2)
-    dealt = [memory.deal(6, rng)[1].tolist() for _ in range(5)]
-    assert dealt[0] != dealt[1]
-
-
-def test_the_reservoir_is_uniform_over_presentations(make_stream) -> None:
-    """Three epochs of 20 images, offered in batches of 5: each presentation stays with chance 8 / 60, copies of one image included."""
-    kept, runs, stream = torch.zeros(60), 600, make_stream()
-    for run in range(runs):
-        memory, rng = Reservoir(8, stream, torch.device("cpu"), None), torch.Generator().manual_seed(run)
-        for begin in range(0, 60, 5):
-            memory.add(torch.zeros(5, 1, 3, 3), torch.arange(begin, begin + 5), 0, rng)
-        kept[memory.y] += 1
-    expected = runs * 8 / 60
-    assert ((kept - expected).square() / expected).sum() < 59 + 4 * math.sqrt(2 * 59)
 
 
 def test_lump_refuses_what_cannot_be_mixed(learner, make_stream, error) -> None:

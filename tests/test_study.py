@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from made_up_runs import make_run
 from matplotlib.figure import Figure
-from test_reports import make_run
 from test_scale import study as load_study
 
 from cl_bench.match import METRIC

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cl_bench.data import python_texts, texts, tokens
+from cl_bench.data import hub_texts, python_texts, texts, tokens
 
 WORDS = "the cat sat on the mat and ran "
 
@@ -197,7 +197,7 @@ def test_the_first_rows_of_a_stream_are_those_of_the_file(source, monkeypatch: p
     import pyarrow as pa
     from pyarrow import parquet
 
-    monkeypatch.setattr(texts, "reach", lambda: None)
+    monkeypatch.setattr(hub_texts, "reach", lambda: None)
     table = pa.table({"title": ["t"] * 40, "text": [f"article {n}" for n in range(40)]})
     (tmp_path / "hub").mkdir()
     parquet.write_table(table, tmp_path / "hub" / "train-00000-of-00001.parquet", row_group_size=4)

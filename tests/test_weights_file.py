@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from programs import one_line, run, seeds
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -157,3 +159,38 @@ def test_another_architecture_is_refused(given: dict, own: dict, tmp_path: Path)
 def test_another_norm_is_refused(tmp_path: Path) -> None:
     path = saved(small_resnet(None), tmp_path / "w.safetensors", settings={"groups": None})
     assert "it was saved with model.groups=null; " in refused(small_resnet(), path, RESNET)
+
+
+class Code:
+    """A pickle that would run a program."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def bad_weights(tmp_path: Path) -> dict[str, Path]:
+    """Files that are no weights of the smoke run's backbone."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    files = {name: folder / name for name in ("cut.safetensors", "other.safetensors", "cut.pth", "code.pth")}
+    save_file({"a": torch.zeros(1000)}, files["cut.safetensors"])
+    files["cut.safetensors"].write_bytes(files["cut.safetensors"].read_bytes()[:500])
+    save_file({"a": torch.zeros(10)}, files["other.safetensors"])
+    torch.save({"a": torch.zeros(1000)}, files["cut.pth"])
+    files["cut.pth"].write_bytes(files["cut.pth"].read_bytes()[:900])
+    files["code.pth"].write_bytes(pickle.dumps(Code(tmp_path / "ran")))
+    return files
+
+
+def test_unreadable_weights(bad_weights: dict[str, Path], tmp_path: Path) -> None:
+    """All four in one sweep: each is told, in one line, and none leaves a folder."""
+    listed = ",".join(str(file) for file in bad_weights.values())
+    outcome = run(tmp_path, "-m", "experiment=smoke", f"model.init={listed}")
+    one_line(
+        outcome, "4 of 4 runs failed", *map(str, bad_weights.values()), "truncated", "a pickle with code", "does not fit this backbone"
+    )
+    assert not (tmp_path / "ran").exists() and not seeds(tmp_path)

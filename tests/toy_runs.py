@@ -14,6 +14,7 @@ from torch import Tensor
 import cl_bench.run
 from cl_bench.checks import problems
 from cl_bench.cli import check
+from cl_bench.core.errors import Interrupted
 from cl_bench.core.stop import Stop
 from cl_bench.folder import RunFolder
 from cl_bench.overrides import CONF, choices
@@ -108,6 +109,16 @@ class Runs:
 
         cl_bench.run.execute(config, RunFolder(path), StopAfter())
         return path
+
+    def restarted(self, config: dict[str, Any], path: Path, calls: int = 1) -> int:
+        """Stopped after every so many looks at the signal, until nothing is left to do; how often."""
+        for stopped in range(200):
+            try:
+                self(config, path, calls)
+                return stopped
+            except Interrupted:
+                pass
+        raise AssertionError("200 restarts, and no end")
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(t.shape) for name, t in self.learner.network.state_dict().items()}

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from cl_bench.core.errors import ConfigError
-from cl_bench.core.hub import reach
 from cl_bench.core.kinds import Count, ExistingPath, Share
 from cl_bench.core.seeds import generator
 from cl_bench.core.types import Examples
-from cl_bench.data import python_texts
-from cl_bench.data.resident import Dataset, Details, load, reading, reason, writing
+from cl_bench.data import hub_texts, python_texts
+from cl_bench.data.resident import Dataset, Details, load, reading, writing
 from cl_bench.data.tokens import BYTES, LEAST, as_bpe, as_bytes, blocks, learn_bpe, read_bpe, sha256
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ class TextData:
 
     bpe: learned from the training part, or read from the file `tokenizer`, which several data sets may share.
     """
+
+    text: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -118,8 +119,6 @@ class TextData:
 class Text(TextData):
     """The user's own: a file, a folder of files at any depth, or one with train/ and test/; what is no UTF-8 is left out."""
 
-    text: ClassVar[bool] = True
-
     @property
     def place(self) -> Path:
         if self.root is None:
@@ -157,8 +156,6 @@ class Text(TextData):
 class PythonSource(TextData):
     """Code of Python's standard library, without docstrings: another version of Python is another text."""
 
-    text: ClassVar[bool] = True
-
     def fingerprint(self) -> dict[str, object]:
         return {"python": platform.python_version(), "library": python_texts.fingerprint(python_texts.stdlib())}
 
@@ -169,16 +166,12 @@ class PythonSource(TextData):
 class PythonDocs(PythonSource):
     """English of Python's standard library: its docstrings and the topics of its help."""
 
-    text: ClassVar[bool] = True
-
     def texts(self) -> tuple[Named, Named | None]:
         return python_texts.docs(), None
 
 
 class PythonPackages(TextData):
     """Python files of installed packages as they stand, docstrings and all: another version of one is another text."""
-
-    text: ClassVar[bool] = True
 
     def __init__(self, *, packages: list[str], **shared: Any):
         super().__init__(**shared)
@@ -197,8 +190,6 @@ class Hub(TextData):
     rows: the first so many of each split, streamed, so that the rest is not downloaded; None takes all.
     """
 
-    text: ClassVar[bool] = True
-
     def __init__(self, *, path: str, config: str | None, column: str, train: str, test: str | None, rows: Count | None, **shared: Any):
         super().__init__(**shared)
         self.path, self.config, self.column, self.train, self.test, self.rows = path, config, column, train, test, rows
@@ -211,28 +202,7 @@ class Hub(TextData):
         return self._split(self.train), None if self.test is None else self._split(self.test)
 
     def _split(self, split: str) -> Named:
-        if self.root is None:
-            reach()
-        try:
-            import datasets
-        except ImportError:
-            raise ConfigError(
-                f"data={self.name} needs the package datasets; install it with pip install 'cl-bench[text]', or use data=python_docs"
-            ) from None
-        try:
-            if self.root is not None:
-                texts = datasets.load_from_disk(str(self.root))[split][self.column][: self.rows]
-            elif self.rows is None:
-                texts = datasets.load_dataset(self.path, self.config, split=split)[self.column]
-            else:  # a slice of a split, train[:20000], would come after a download of all (huggingface/datasets#2538)
-                stream = datasets.load_dataset(self.path, self.config, split=split, streaming=True)
-                texts = [row[self.column] for row in stream.take(self.rows)]
-        except Exception as error:  # the library's own, requests', the hub's, a missing split or column
-            raise ConfigError(
-                f"data={self.name}: split {split} of {self.path} cannot be had ({reason(error)}). Ways to go on: (1) connect to the hub "
-                f"once; (2) set data.root=<a folder written by datasets' save_to_disk>; (3) use data=text data.root=<your files>, "
-                f"or data=python_docs and data=python_source, which need no network."
-            ) from None
+        texts = hub_texts.read(self.name, self.root, (self.path, self.config), split, self.column, self.rows)
         return [(f"{split} {number}", text) for number, text in enumerate(texts) if text.strip()]
 
 
