@@ -75,9 +75,13 @@ def find(target: str) -> tuple[str, ast.ClassDef | ast.FunctionDef] | None:
         if isinstance(statement, Definition) and statement.name == name:
             return module, statement
         if isinstance(statement, ast.ImportFrom) and name in _imported(statement):
-            origin = importlib.util.resolve_name("." * statement.level + (statement.module or ""), source.package if source else None)
-            return find(f"{origin}.{_imported(statement)[name]}")
+            return find(f"{_origin(module, statement)}.{_imported(statement)[name]}")
     return None
+
+
+def _origin(module: str, statement: ast.ImportFrom) -> str:
+    source = _source(module)
+    return importlib.util.resolve_name("." * statement.level + (statement.module or ""), source.package if source else None)
 
 
 def read_signature(target: str) -> dict[str, Parameter] | None:
@@ -102,8 +106,22 @@ def read_signature(target: str) -> dict[str, Parameter] | None:
 
 def _inherited(module: str, found: ast.ClassDef) -> dict[str, Parameter] | None:
     """What the first base whose source tells takes."""
-    parents = [read_signature(f"{module}.{ast.unparse(base)}") for base in found.bases]
+    parents = [read_signature(base) for base in _bases(module, found)]
     return next((s for s in parents if s is not None), None if parents else {})
+
+
+def _bases(module: str, found: ast.ClassDef) -> list[str]:
+    """Targets of what a class is built on: names of its module, or of what the module imports."""
+    source = _source(module)
+    bound: dict[str, str] = {}
+    for statement in source.tree.body if source else ():
+        if isinstance(statement, ast.Import):
+            bound |= {a.asname or a.name.partition(".")[0]: a.name if a.asname else a.name.partition(".")[0] for a in statement.names}
+        elif isinstance(statement, ast.ImportFrom):
+            bound |= {name: f"{_origin(module, statement)}.{there}" for name, there in _imported(statement).items()}
+    names = [ast.unparse(base.value if isinstance(base, ast.Subscript) else base).partition(".") for base in found.bases]
+    targets = [bound.get(first, f"{module}.{first}") + dot + rest for first, dot, rest in names]
+    return [target for target in targets if target != f"{module}.{found.name}"]  # bound in a way not seen here
 
 
 def _parameters(args: ast.arguments, positional: Sequence[ast.arg]) -> dict[str, Parameter]:
@@ -119,9 +137,9 @@ def class_flag(target: str, flag: str) -> bool:
     if not isinstance(found, ast.ClassDef):
         return False
     for line in map(ast.unparse, found.body):
-        if line.startswith(f"{flag}:"):
+        if re.match(rf"{flag}( = |: )", line):
             return line.endswith("= True")
-    return any(class_flag(f"{module}.{ast.unparse(base)}", flag) for base in found.bases)
+    return any(class_flag(base, flag) for base in _bases(module, found))
 
 
 def mismatch(kind: str, value: Any) -> str | None:

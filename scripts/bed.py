@@ -15,9 +15,9 @@ import bare_methods
 import torch
 import yaml
 from bare import Case
+from bare_twins import twin
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from twins import twin
 
 from cl_bench.backbones import Backbones
 from cl_bench.build import build

@@ -118,10 +118,28 @@ def flags_of(name: str) -> frozenset[str]:
     return frozenset(f for f in flags for target in targets(composed(f"strategy={name}")["strategy"]) if class_flag(target, f))
 
 
-def test_a_flag_holds_for_classes_built_on_its_own() -> None:
-    assert class_flag("cl_bench.data.texts.PythonDocs", "text")
-    assert class_flag("cl_bench.strategies.derpp.DERpp", "keeps_outputs")
-    assert not class_flag("cl_bench.strategies.simple.Sequential", "needs_boundaries")  # False in the base, not left out
+OWN = """
+import cl_bench.strategies.ewc as e
+from cl_bench.strategies import mas
+from cl_bench.strategies.ewc import EWC
+from torch import *
+
+class Named(EWC): pass
+class EWC(EWC): pass
+class Dotted(mas.MAS): pass
+class Aliased(e.EWC): pass
+class Told(e.EWC): needs_boundaries = False
+class Unseen(Unseen): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"), [("Named", True), ("EWC", True), ("Dotted", True), ("Aliased", True), ("Told", False), ("Unseen", False)]
+)
+def test_a_class_of_the_users_has_the_flags_of_its_base(name: str, needed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_flags.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert class_flag(f"own_flags.{name}", "needs_boundaries") is needed
 
 
 @pytest.mark.parametrize("name", sorted({flags_of(name): name for name in choices("strategy")}.values()))

@@ -1,4 +1,4 @@
-"""Of each method, the same arithmetic as plain PyTorch: its bare network and loop, over a copy of our weights."""
+"""Of each method, the same arithmetic as plain PyTorch: its bare network, over a copy of our weights, and what it adds to a step."""
 
 from __future__ import annotations
 
