@@ -40,7 +40,7 @@ check: .venv/dev ## format, lint, types, layers
 bench: .venv/dev ## our loop beside a bare PyTorch loop
 	$(BIN)/python scripts/bench.py
 
-study: .venv/dev ## does scale cure forgetting? the offline study, two and a half hours on 2 CPU cores; again: goes on
+study: .venv/dev ## does scale cure forgetting? the offline study, 2 h 49 min on 2 CPU cores; again: goes on
 	$(BIN)/python scripts/study.py
 
 report: .venv/demo ## tables and plots of all runs in outputs/

@@ -2,7 +2,7 @@
 
     python scripts/study.py [--jobs 2] [--outputs outputs] [--report] [key=value ...]
 
-Some two and a half hours on 2 quiet CPU cores. What is finished is skipped, what was interrupted goes on: run it again.
+2 h 49 min on 2 CPU cores (LOG.md). What is finished is skipped, what was interrupted goes on: run it again.
 Leaves outputs/study/answers.md, the questions with their numbers, and a folder of tables and figures for each preset and family.
 """
 
